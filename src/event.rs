@@ -1,0 +1,233 @@
+//! What happens during a build, as one stream for the daemon's steps and our own.
+//!
+//! Producers hold [`Events`] and know nothing of displays; with nobody listening every call is a no-op.
+//! This module uses no other module of ours.
+
+use bytes::Bytes;
+use std::time::SystemTime;
+use tokio::sync::mpsc;
+
+/// Identifies a step: the vertex digest for the daemon's steps, a name of ours for the client's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StepId(pub String);
+
+impl StepId {
+    /// Returns the id of a step that the client itself makes.
+    pub fn client(name: &str) -> Self {
+        Self(format!("client:{name}"))
+    }
+}
+
+/// Where a step stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepState {
+    /// Known, not started.
+    Pending,
+    /// Running since `Event::Step::at`.
+    Running,
+    /// Ended well.
+    Done {
+        /// The result came from the cache.
+        cached: bool,
+    },
+    /// Ended with this text.
+    Failed(String),
+    /// Ended because the build was cancelled.
+    Cancelled,
+}
+
+/// The stream that a chunk of output was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// The step's standard output.
+    Stdout,
+    /// The step's standard error.
+    Stderr,
+}
+
+/// A warning of a frontend, such as a lint rule's.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Warning {
+    /// One line.
+    pub short: String,
+    /// More lines, possibly none.
+    pub detail: Vec<String>,
+    /// Where to read on; empty if nowhere.
+    pub url: String,
+    /// `Dockerfile:7`, if the daemon said where.
+    pub location: Option<String>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A step is known, started or ended; later events with one id supersede earlier ones.
+    Step {
+        /// Which step.
+        id: StepId,
+        /// What a person reads.
+        name: String,
+        /// Where it stands.
+        state: StepState,
+        /// When it came to stand there, by the clock of whoever runs the step.
+        at: SystemTime,
+    },
+    /// A count within a step; supersedes the one before with the same item.
+    Counter {
+        /// Which step.
+        id: StepId,
+        /// What is counted, such as `transferring context`.
+        item: String,
+        /// How much is done (bytes where `unit_bytes`).
+        done: u64,
+        /// How much there is, where known.
+        total: Option<u64>,
+        /// The item ended.
+        finished: bool,
+        /// When.
+        at: SystemTime,
+    },
+    /// Output of a step: arbitrary chunks, not lines.
+    Output {
+        /// Which step.
+        id: StepId,
+        /// Which stream of it.
+        stream: Stream,
+        /// The bytes as the step wrote them.
+        bytes: Bytes,
+        /// When.
+        at: SystemTime,
+    },
+    /// A warning belonging to a step.
+    Warning {
+        /// Which step.
+        id: StepId,
+        /// The warning.
+        warning: Warning,
+    },
+    /// A line for the person, outside of any step (`#0` in plain progress).
+    Note(String),
+}
+
+/// The handle that producers hold. Cheap to clone; sending never blocks and never fails.
+///
+/// The channel is unbounded because the display task folds events at once, whatever the terminal does: a slow
+/// terminal must never hold up the status stream, which shares its connection with the file transfer.
+#[derive(Clone, Debug, Default)]
+pub struct Events(Option<mpsc::UnboundedSender<Event>>);
+
+impl Events {
+    /// Returns a handle and the end that a display reads.
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(Some(sender)), receiver)
+    }
+
+    /// Returns a handle that nobody listens to.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// Sends one event; a no-op when nobody listens any more.
+    pub fn send(&self, event: Event) {
+        if let Some(sender) = &self.0 {
+            // A closed display is not a reason to fail a build.
+            let _closed = sender.send(event);
+        }
+    }
+
+    /// Sends a line for the person.
+    pub fn note(&self, text: impl Into<String>) {
+        self.send(Event::Note(text.into()));
+    }
+
+    /// Starts a step of the client's own; it ends when the returned guard says so, and counts as cancelled
+    /// when the guard is dropped unsaid.
+    pub fn step(&self, id: &str, name: impl Into<String>) -> Step {
+        let step = Step { events: self.clone(), id: StepId::client(id), name: name.into(), ended: false };
+        step.say(StepState::Running);
+        step
+    }
+}
+
+/// A running step of the client's own.
+#[derive(Debug)]
+pub struct Step {
+    events: Events,
+    id: StepId,
+    name: String,
+    ended: bool,
+}
+
+impl Step {
+    fn say(&self, state: StepState) {
+        let (id, name) = (self.id.clone(), self.name.clone());
+        self.events.send(Event::Step { id, name, state, at: SystemTime::now() });
+    }
+
+    /// Writes a line of output under the step.
+    pub fn line(&self, text: impl AsRef<str>) {
+        let bytes = Bytes::from(format!("{}\n", text.as_ref()));
+        let id = self.id.clone();
+        self.events.send(Event::Output { id, stream: Stream::Stderr, bytes, at: SystemTime::now() });
+    }
+
+    /// Counts something under the step.
+    pub fn count(&self, item: &str, done: u64, total: Option<u64>, finished: bool) {
+        let id = self.id.clone();
+        let item = item.to_owned();
+        self.events.send(Event::Counter { id, item, done, total, finished, at: SystemTime::now() });
+    }
+
+    /// Ends the step well.
+    pub fn done(mut self) {
+        self.ended = true;
+        self.say(StepState::Done { cached: false });
+    }
+
+    /// Ends the step well, its result found rather than made.
+    pub fn cached(mut self) {
+        self.ended = true;
+        self.say(StepState::Done { cached: true });
+    }
+
+    /// Ends the step with a failure.
+    pub fn fail(mut self, error: impl std::fmt::Display) {
+        self.ended = true;
+        self.say(StepState::Failed(error.to_string()));
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.say(StepState::Cancelled);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unread_handle_is_inert() {
+        Events::off().note("nobody hears this");
+        let (events, receiver) = Events::channel();
+        drop(receiver);
+        events.step("push", "pushing").done();
+    }
+
+    #[test]
+    fn a_dropped_step_counts_as_cancelled() {
+        let (events, mut receiver) = Events::channel();
+        drop(events.step("sign", "signing"));
+        let states: Vec<_> = std::iter::from_fn(|| receiver.try_recv().ok())
+            .map(|event| match event {
+                Event::Step { state, .. } => state,
+                other => panic!("unexpected {other:?}"),
+            })
+            .collect();
+        assert_eq!(states, [StepState::Running, StepState::Cancelled]);
+    }
+}

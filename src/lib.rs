@@ -1,0 +1,10 @@
+//! Builds, pushes and signs container images in the user's Kubernetes cluster with BuildKit.
+//!
+//! Directions (left knows right): `main → commands → config → cli`, `commands → ui → event`,
+//! `commands → build → {buildkit, session, cluster, registry, image, sign} → event`. The neighbours in the
+//! braces do not import one another, save for plain values ([`registry::Reference`], [`registry::Digest`]);
+//! the lines that join two of them live in `build`. Only `ui` prints, only `config` reads the environment,
+//! only `task` spawns.
+
+pub mod event;
+pub mod task;

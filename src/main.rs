@@ -1,0 +1,2 @@
+//! The thin entry.
+fn main() {}
