@@ -7,4 +7,5 @@
 //! only `task` spawns.
 
 pub mod event;
+pub mod pb;
 pub mod task;

@@ -1,4 +1,4 @@
 //! Generated from `proto/` by `make protos`; no hand-written line below this module.
-#![expect(missing_docs, unreachable_pub, clippy::all, reason = "generated code; proto/ carries the comments")]
+#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code; proto/ carries the comments")]
 
 include!("pb/tree.rs");
