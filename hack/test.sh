@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Everything that CI runs: fast checks, then the real peers. Prints what it does; nothing is skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CLIPPY_CONF_DIR="$PWD/hack"
+PROVIDER="${PROVIDER:-local}"
+
+step() { printf '\n==> %s (%s)\n' "$1" "$(date +%T)"; }
+
+step "rust toolchain"
+if ! command -v cargo >/dev/null; then
+  echo "cargo is missing: install Rust from https://rustup.rs" >&2
+  exit 1
+fi
+for component in clippy rustfmt; do
+  cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
+done
+
+step "peers and cluster"
+PROVIDER="$PROVIDER" hack/cluster/up.sh
+stop_cluster() {
+  if [ -n "${CI:-}" ]; then PROVIDER="$PROVIDER" hack/cluster/down.sh; fi
+}
+trap stop_cluster EXIT
+# shellcheck disable=SC1091
+source target/cluster/env
+
+step "format, lints, documentation, licences, generated code"
+cargo fmt --check -- --config-path hack
+cargo clippy --locked --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+hack/deny.sh
+cargo test --locked --test protos
+
+step "unit tests"
+cargo test --locked --lib
+
+step "the binary that users get"
+hack/build-static.sh
+KUBECTL_BUILD_BIN="$(hack/build-static.sh --print)"
+export KUBECTL_BUILD_BIN
+
+step "tests against real peers"
+cargo test --locked --no-run --tests --quiet
+# shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
+${CLUSTER_RUN:-} cargo test --locked --tests -- --include-ignored --test-threads "${TEST_THREADS:-4}"
+
+if [ -x hack/cluster/test-kind.sh ]; then
+  step "the kind provider, with stand-ins for kind and docker"
+  hack/cluster/test-kind.sh
+fi
