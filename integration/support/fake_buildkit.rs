@@ -1,0 +1,329 @@
+//! A fake buildkitd, for the faults that a real one doesn't produce on demand: a scripted `Control` service on an
+//! in-memory pipe, a pipe that can be frozen and cut, and a bare HTTP/2 peer that misbehaves below gRPC.
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use kubectl_build::pb::google::rpc;
+use kubectl_build::pb::moby::buildkit::v1::control_server::{Control, ControlServer};
+use kubectl_build::pb::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
+use kubectl_build::pb::moby::buildkit::v1::{
+    BytesMessage, InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, SolveRequest,
+    SolveResponse, StatusRequest, StatusResponse,
+};
+use kubectl_build::task::{self, Task};
+use prost::Message as _;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::sync::watch;
+use tonic::transport::server::Connected;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+/// What the fake does; the default answers everything at once and well.
+#[derive(Clone, Default)]
+pub struct Script {
+    /// The answers to Info, in turn; afterwards it answers well.
+    pub info: VecDeque<Result<(), Status>>,
+    pub workers: Vec<WorkerRecord>,
+    pub solve: Solve,
+    /// How long a solve takes.
+    pub solve_takes: Duration,
+    pub status: Vec<StatusResponse>,
+    pub status_ends: StatusEnd,
+    /// The value of `buildkit-current-timestamp`.
+    pub clock: Option<String>,
+}
+
+#[derive(Clone, Default)]
+pub enum Solve {
+    #[default]
+    Succeeds,
+    Replies(HashMap<String, String>),
+    Fails(Status),
+    NeverReturns,
+}
+
+#[derive(Clone, Default)]
+pub enum StatusEnd {
+    #[default]
+    Closes,
+    Hangs,
+    /// Sends the last message again each second, for ever.
+    Repeats,
+    /// Waits for the reset of the solve, then sends this and closes.
+    AfterReset(StatusResponse),
+    Fails(Status),
+}
+
+/// What the fake saw.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub infos: usize,
+    pub solve: Option<SolveRequest>,
+    /// The client gave the solve up before it was answered.
+    pub solve_reset: bool,
+}
+
+/// A running fake; ends when dropped.
+pub struct FakeBuildkit {
+    pub seen: watch::Receiver<Seen>,
+    pub pipe: Valve,
+    _server: Task<()>,
+}
+
+impl FakeBuildkit {
+    /// Starts one and returns the client's end of its pipe.
+    pub fn start(script: Script) -> (Self, DuplexStream) {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (far, pipe) = Valve::on(far);
+        (Self::serve(script, far, pipe), near)
+    }
+
+    /// Serves the fake on any stream.
+    pub fn serve(
+        script: Script,
+        io: impl AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        pipe: Valve,
+    ) -> Self {
+        let (sender, seen) = watch::channel(Seen::default());
+        let service = ControlServer::new(Service { script: Mutex::new(script), seen: Arc::new(sender) });
+        // A stream of incoming connections that ends would send GOAWAY at once.
+        let incoming = stream::once(async { Ok::<_, io::Error>(io) }).chain(stream::pending());
+        let server = async move {
+            let served = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
+            served.await.expect("the fake serves");
+        };
+        Self { seen, pipe, _server: task::spawn("fake buildkitd", server) }
+    }
+
+    /// Waits until the fake has seen something.
+    pub async fn wait_for(&mut self, what: impl FnMut(&Seen) -> bool) -> Seen {
+        let limit = Duration::from_secs(30);
+        let seen = tokio::time::timeout(limit, self.seen.wait_for(what)).await;
+        seen.expect("the fake sees it in time").expect("the fake runs").clone()
+    }
+}
+
+struct Service {
+    script: Mutex<Script>,
+    seen: Arc<watch::Sender<Seen>>,
+}
+
+impl Service {
+    fn script(&self) -> Script {
+        self.script.lock().expect("no panics under the lock").clone()
+    }
+}
+
+/// Tells when a call's future is dropped before its end: that is how a server sees the reset of a unary call.
+struct ResetGuard(Option<Arc<watch::Sender<Seen>>>);
+
+impl Drop for ResetGuard {
+    fn drop(&mut self) {
+        if let Some(seen) = self.0.take() {
+            seen.send_modify(|seen| seen.solve_reset = true);
+        }
+    }
+}
+
+type Out<T> = Pin<Box<dyn stream::Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+        let mut guard = ResetGuard(Some(Arc::clone(&self.seen)));
+        let script = self.script();
+        self.seen.send_modify(|seen| seen.solve = Some(request.into_inner()));
+        tokio::time::sleep(script.solve_takes).await;
+        let reply = match script.solve {
+            Solve::Succeeds => Ok(HashMap::new()),
+            Solve::Replies(reply) => Ok(reply),
+            Solve::Fails(status) => Err(status),
+            Solve::NeverReturns => std::future::pending().await,
+        };
+        guard.0 = None;
+        Ok(Response::new(SolveResponse { exporter_response: reply? }))
+    }
+
+    type StatusStream = Out<StatusResponse>;
+
+    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
+        let script = self.script();
+        let last = script.status.last().cloned().unwrap_or_default();
+        let messages = stream::iter(script.status).map(Ok);
+        let end: Out<StatusResponse> = match script.status_ends {
+            StatusEnd::Closes => Box::pin(stream::empty()),
+            StatusEnd::Hangs => Box::pin(stream::pending()),
+            StatusEnd::Repeats => Box::pin(stream::repeat(last).then(async |message| {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(message)
+            })),
+            StatusEnd::AfterReset(message) => {
+                let mut seen = self.seen.subscribe();
+                Box::pin(stream::once(async move {
+                    let _ended = seen.wait_for(|seen| seen.solve_reset).await;
+                    Ok(message)
+                }))
+            }
+            StatusEnd::Fails(status) => Box::pin(stream::once(async { Err(status) })),
+        };
+        let mut response = Response::new(Box::pin(messages.chain(end)) as Self::StatusStream);
+        if let Some(clock) = script.clock {
+            let clock = clock.parse().expect("a header value");
+            response.metadata_mut().insert("buildkit-current-timestamp", clock);
+        }
+        Ok(response)
+    }
+
+    type SessionStream = Out<BytesMessage>;
+
+    async fn session(
+        &self,
+        _request: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Err(Status::unimplemented("this fake has no sessions"))
+    }
+
+    async fn list_workers(
+        &self,
+        _request: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        Ok(Response::new(ListWorkersResponse { record: self.script().workers }))
+    }
+
+    async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        self.seen.send_modify(|seen| seen.infos += 1);
+        let scripted = self.script.lock().expect("no panics under the lock").info.pop_front();
+        scripted.unwrap_or(Ok(()))?;
+        let version = BuildkitVersion { version: "v0.0.0-fake".to_owned(), ..BuildkitVersion::default() };
+        Ok(Response::new(InfoResponse { buildkit_version: Some(version) }))
+    }
+}
+
+/// Returns a status with details in BuildKit's form: names such as `errdefs.Source` with their JSON.
+pub fn typed_status(code: Code, message: &str, details: &[(&str, String)]) -> Status {
+    let details = details.iter().map(|(name, json)| prost_types::Any {
+        type_url: format!("github.com/moby/buildkit/{name}+json"),
+        value: json.clone().into_bytes(),
+    });
+    let envelope =
+        rpc::Status { code: code as i32, message: message.to_owned(), details: details.collect() };
+    Status::with_details(code, message, Bytes::from(envelope.encode_to_vec()))
+}
+
+/// Shuts a pipe: frozen, it takes and gives nothing and stays open, like a stopped process; cut, it ends.
+#[derive(Clone, Default)]
+pub struct Valve(Arc<Mutex<ValveState>>);
+
+#[derive(Default)]
+struct ValveState {
+    frozen: bool,
+    cut: bool,
+    wakers: Vec<Waker>,
+}
+
+pub struct Valved<Io> {
+    io: Io,
+    valve: Valve,
+}
+
+impl Valve {
+    pub fn on<Io>(io: Io) -> (Valved<Io>, Self) {
+        let valve = Self::default();
+        (Valved { io, valve: valve.clone() }, valve)
+    }
+
+    pub fn freeze(&self) {
+        self.0.lock().expect("no panics under the lock").frozen = true;
+    }
+
+    pub fn cut(&self) {
+        let mut state = self.0.lock().expect("no panics under the lock");
+        state.cut = true;
+        state.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    /// `None` while open; frozen, the waker is forgotten on purpose.
+    fn check(&self, context: &Context<'_>) -> Option<Poll<io::Error>> {
+        let mut state = self.0.lock().expect("no panics under the lock");
+        if state.cut {
+            return Some(Poll::Ready(io::ErrorKind::BrokenPipe.into()));
+        }
+        state.wakers.retain(|waker| !waker.will_wake(context.waker()));
+        state.wakers.push(context.waker().clone());
+        state.frozen.then_some(Poll::Pending)
+    }
+}
+
+impl<Io: Unpin + AsyncRead> AsyncRead for Valved<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.valve.check(context) {
+            Some(shut) => shut.map(Err),
+            None => Pin::new(&mut self.io).poll_read(context, buffer),
+        }
+    }
+}
+
+impl<Io: Unpin + AsyncWrite> AsyncWrite for Valved<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.valve.check(context) {
+            Some(shut) => shut.map(Err),
+            None => Pin::new(&mut self.io).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.valve.check(context) {
+            Some(shut) => shut.map(Err),
+            None => Pin::new(&mut self.io).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+impl<Io> Connected for Valved<Io> {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+/// How a fake HTTP/2 peer answers `Solve`; everything else it leaves open.
+#[derive(Clone, Copy)]
+pub enum Rude {
+    /// GOAWAY with ENHANCE_YOUR_CALM, as grpc-go after too many pings.
+    GoAway,
+    /// RST_STREAM with INTERNAL_ERROR, as grpc-go when an error doesn't fit into the client's header list.
+    Reset,
+}
+
+/// Serves `Rude` on a pipe of its own.
+pub fn rude(how: Rude) -> (Task<()>, DuplexStream) {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let serve = async move {
+        let mut connection = h2::server::handshake(far).await.expect("a client");
+        let mut open = Vec::new();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            match how {
+                _ if !request.uri().path().ends_with("/Solve") => open.push(respond),
+                Rude::GoAway => connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM),
+                Rude::Reset => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+            }
+        }
+    };
+    (task::spawn("rude peer", serve), near)
+}

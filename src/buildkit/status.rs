@@ -1,0 +1,115 @@
+//! Following the status of a build, and the bounded wait for its end.
+
+use super::client::Client;
+use super::failure::Class;
+use super::translate::Translator;
+use crate::event::Events;
+use crate::pb::moby::buildkit::v1::{StatusRequest, StatusResponse};
+use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use tonic::metadata::MetadataMap;
+use tonic::{Status, Streaming};
+
+/// How long to go on reading once the build has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    /// The end of the wait for the next message.
+    pub(super) quiet: Duration,
+    /// The end of it all.
+    pub(super) limit: Duration,
+}
+
+/// Tells the events of build `reference` until the daemon has told everything or, once `ended` says that the
+/// build is over, until the drain's time is up. Runs beside the solve, on its own: a solve that fails or is
+/// cancelled still has its last words here.
+///
+/// A status that can't be read only costs the progress, never the build.
+pub(super) async fn follow(
+    client: Client,
+    reference: String,
+    events: Events,
+    ended: oneshot::Receiver<Drain>,
+) {
+    let mut translator = Translator::default();
+    let mut patience = Patience { ended: Some(ended), drain: None, last: Instant::now() };
+    if let Err(status) = read(&client, reference, &events, &mut translator, &mut patience).await {
+        // The solve reports a lost connection, and old daemons have no status.
+        let failure = client.answered(&status);
+        let failure = failure.ok().filter(|it| it.class != Class::Unsupported && it.class != Class::Cancelled);
+        if let Some(failure) = failure.filter(|it| it.code != tonic::Code::NotFound) {
+            events.note(format!("the progress of the build cannot be shown any more: {failure}"));
+        }
+    }
+    for event in translator.finish(SystemTime::now()) {
+        events.send(event);
+    }
+}
+
+async fn read(
+    client: &Client,
+    reference: String,
+    events: &Events,
+    translator: &mut Translator,
+    patience: &mut Patience,
+) -> Result<(), Status> {
+    let mut control = client.control();
+    let call = control.status(StatusRequest { r#ref: reference });
+    let Some(reply) = patience.wait(call).await else { return Ok(()) };
+    let reply = reply?;
+    if let Some(clock) = daemon_clock(reply.metadata()) {
+        translator.set_daemon_clock(clock, SystemTime::now());
+    }
+    let mut messages: Streaming<StatusResponse> = reply.into_inner();
+    while let Some(message) = patience.wait(messages.message()).await {
+        let Some(message) = message? else { break };
+        for event in translator.apply(message, SystemTime::now()) {
+            events.send(event);
+        }
+    }
+    Ok(())
+}
+
+/// The daemon's clock at the time of its reply (moby/buildkit control/control.go, `sendTimestampHeader`).
+fn daemon_clock(headers: &MetadataMap) -> Option<SystemTime> {
+    let text = headers.get("buildkit-current-timestamp")?.to_str().ok()?;
+    Some(text.parse::<jiff::Timestamp>().ok()?.into())
+}
+
+/// Waits without end while the build runs, and within the drain's limits afterwards.
+struct Patience {
+    ended: Option<oneshot::Receiver<Drain>>,
+    drain: Option<(Drain, Instant)>,
+    last: Instant,
+}
+
+impl Patience {
+    /// Returns what `next` gives, or `None` when the patience is over.
+    async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
+        let mut next = std::pin::pin!(next);
+        if let Some(ended) = &mut self.ended {
+            tokio::select! {
+                biased;
+                value = &mut next => return Some(value),
+                drain = ended => {
+                    // Nobody holds the other end any more: the build was dropped.
+                    let drain = drain.ok()?;
+                    self.ended = None;
+                    self.last = Instant::now();
+                    self.drain = Some((drain, self.last + drain.limit));
+                }
+            }
+        }
+        let (drain, end) = self.drain?;
+        let deadline = end.min(self.last + drain.quiet);
+        tokio::select! {
+            // The clock first: a status that never pauses must end too.
+            biased;
+            () = sleep_until(deadline) => None,
+            value = next => {
+                self.last = Instant::now();
+                Some(value)
+            }
+        }
+    }
+}
