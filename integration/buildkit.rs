@@ -1,6 +1,8 @@
 //! The BuildKit client against fakes, for the faults that a real daemon doesn't produce on demand. The clock is
 //! tokio's paused one: waits of minutes take no time, and their lengths are asserted exactly.
 
+#[path = "buildkit/dial.rs"]
+mod dial;
 #[path = "support/fake_buildkit.rs"]
 mod fake_buildkit;
 
@@ -51,8 +53,12 @@ fn at(seconds: i64) -> Option<prost_types::Timestamp> {
 }
 
 fn running() -> StatusResponse {
-    let vertex =
-        Vertex { digest: "sha256:1".to_owned(), name: "RUN sleep".to_owned(), started: at(100), ..Vertex::default() };
+    let vertex = Vertex {
+        digest: "sha256:1".to_owned(),
+        name: "RUN sleep".to_owned(),
+        started: at(100),
+        ..Vertex::default()
+    };
     StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() }
 }
 
@@ -79,9 +85,15 @@ async fn a_build_passes_its_request_and_returns_the_reply() {
     assert_eq!(outcome.expect("it succeeds")["containerimage.digest"], "sha256:abc");
     let seen = fake.seen.borrow().solve.clone().expect("a solve");
     assert_eq!((seen.r#ref, seen.session), (request.reference, "session".to_owned()));
-    assert_eq!((seen.frontend.as_str(), seen.frontend_attrs["filename"].as_str()), ("dockerfile.v0", "Dockerfile"));
+    assert_eq!(
+        (seen.frontend.as_str(), seen.frontend_attrs["filename"].as_str()),
+        ("dockerfile.v0", "Dockerfile")
+    );
     assert_eq!(seen.entitlements, ["network.host"]);
-    assert_eq!((seen.exporters[0].r#type.as_str(), seen.exporters[0].attrs["push"].as_str()), ("image", "true"));
+    assert_eq!(
+        (seen.exporters[0].r#type.as_str(), seen.exporters[0].attrs["push"].as_str()),
+        ("image", "true")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +202,8 @@ async fn dropping_a_build_resets_the_solve() {
     let (mut fake, io) = FakeBuildkit::start(Script { solve: Solve::NeverReturns, ..Script::default() });
     let client = Client::over(io);
     let (events, cancel) = (Events::off(), Cancel::new());
-    let dropped = tokio::time::timeout(Duration::from_secs(2), solve(&client, request(), &events, &cancel)).await;
+    let dropped =
+        tokio::time::timeout(Duration::from_secs(2), solve(&client, request(), &events, &cancel)).await;
     dropped.expect_err("it never returns");
     fake.wait_for(|seen| seen.solve_reset).await;
 }
@@ -272,7 +285,8 @@ async fn a_reset_of_the_call_alone_is_the_daemons_failure() {
 #[tokio::test(start_paused = true)]
 async fn messages_up_to_16_mib_pass_and_larger_ones_are_named() {
     let message = |size: usize| {
-        let log = VertexLog { vertex: "sha256:1".to_owned(), msg: vec![b'x'; size].into(), ..VertexLog::default() };
+        let log =
+            VertexLog { vertex: "sha256:1".to_owned(), msg: vec![b'x'; size].into(), ..VertexLog::default() };
         StatusResponse { logs: vec![log], ..StatusResponse::default() }
     };
     let (outcome, events, _) = build(Script { status: vec![message(15 << 20)], ..Script::default() }).await;
@@ -301,7 +315,11 @@ async fn times_are_told_by_our_clock() {
 
     let (_, events, _) = build(Script { status: vec![running()], ..Script::default() }).await;
     let Some(Event::Step { at, .. }) = events.first() else { panic!("{events:?}") };
-    assert_eq!(*at, UNIX_EPOCH + Duration::from_secs(100), "as told, where the daemon doesn't tell its clock");
+    assert_eq!(
+        *at,
+        UNIX_EPOCH + Duration::from_secs(100),
+        "as told, where the daemon doesn't tell its clock"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -309,7 +327,8 @@ async fn readiness_is_asked_for_until_it_comes() {
     let unavailable = || Err(Status::unavailable("starting"));
     let script = Script { info: [unavailable(), unavailable()].into(), ..Script::default() };
     let (fake, io) = FakeBuildkit::start(script);
-    let version = Client::over(io).wait_ready(Duration::from_secs(10)).await.expect("the third answer is good");
+    let version =
+        Client::over(io).wait_ready(Duration::from_secs(10)).await.expect("the third answer is good");
     assert_eq!(version.as_deref(), Some("v0.0.0-fake"));
     assert_eq!(fake.seen.borrow().infos, 3);
 
@@ -322,7 +341,10 @@ async fn readiness_is_asked_for_until_it_comes() {
     let (_fake, io) = FakeBuildkit::start(script);
     let started = Instant::now();
     let error = Client::over(io).wait_ready(Duration::from_secs(10)).await.expect_err("it never comes up");
-    assert_eq!((error.to_string().as_str(), started.elapsed().as_secs()), ("BuildKit was not ready within 10 s", 10));
+    assert_eq!(
+        (error.to_string().as_str(), started.elapsed().as_secs()),
+        ("BuildKit was not ready within 10 s", 10)
+    );
     let source = std::error::Error::source(&error).expect("its last word");
     assert_eq!(source.to_string(), "starting");
 }
@@ -338,5 +360,8 @@ async fn workers_are_listed() {
     };
     let (_fake, io) = FakeBuildkit::start(Script { workers: vec![record], ..Script::default() });
     let workers = Client::over(io).workers().await.expect("a list");
-    assert_eq!((workers[0].platforms[0].as_str(), workers[0].version.as_deref()), ("linux/arm64", Some("v1")));
+    assert_eq!(
+        (workers[0].platforms[0].as_str(), workers[0].version.as_deref()),
+        ("linux/arm64", Some("v1"))
+    );
 }

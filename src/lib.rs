@@ -6,6 +6,7 @@
 //! the lines that join two of them live in `build`. Only `ui` prints, only `config` reads the environment,
 //! only `task` spawns.
 
+pub mod buildkit;
 pub mod event;
 pub mod pb;
 pub mod task;

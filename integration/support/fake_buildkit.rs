@@ -25,21 +25,21 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 /// What the fake does; the default answers everything at once and well.
 #[derive(Clone, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// The answers to Info, in turn; afterwards it answers well.
-    pub info: VecDeque<Result<(), Status>>,
-    pub workers: Vec<WorkerRecord>,
-    pub solve: Solve,
+    pub(crate) info: VecDeque<Result<(), Status>>,
+    pub(crate) workers: Vec<WorkerRecord>,
+    pub(crate) solve: Solve,
     /// How long a solve takes.
-    pub solve_takes: Duration,
-    pub status: Vec<StatusResponse>,
-    pub status_ends: StatusEnd,
+    pub(crate) solve_takes: Duration,
+    pub(crate) status: Vec<StatusResponse>,
+    pub(crate) status_ends: StatusEnd,
     /// The value of `buildkit-current-timestamp`.
-    pub clock: Option<String>,
+    pub(crate) clock: Option<String>,
 }
 
 #[derive(Clone, Default)]
-pub enum Solve {
+pub(crate) enum Solve {
     #[default]
     Succeeds,
     Replies(HashMap<String, String>),
@@ -48,7 +48,7 @@ pub enum Solve {
 }
 
 #[derive(Clone, Default)]
-pub enum StatusEnd {
+pub(crate) enum StatusEnd {
     #[default]
     Closes,
     Hangs,
@@ -61,30 +61,30 @@ pub enum StatusEnd {
 
 /// What the fake saw.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
-    pub infos: usize,
-    pub solve: Option<SolveRequest>,
+pub(crate) struct Seen {
+    pub(crate) infos: usize,
+    pub(crate) solve: Option<SolveRequest>,
     /// The client gave the solve up before it was answered.
-    pub solve_reset: bool,
+    pub(crate) solve_reset: bool,
 }
 
 /// A running fake; ends when dropped.
-pub struct FakeBuildkit {
-    pub seen: watch::Receiver<Seen>,
-    pub pipe: Valve,
+pub(crate) struct FakeBuildkit {
+    pub(crate) seen: watch::Receiver<Seen>,
+    pub(crate) pipe: Valve,
     _server: Task<()>,
 }
 
 impl FakeBuildkit {
     /// Starts one and returns the client's end of its pipe.
-    pub fn start(script: Script) -> (Self, DuplexStream) {
+    pub(crate) fn start(script: Script) -> (Self, DuplexStream) {
         let (near, far) = tokio::io::duplex(1 << 20);
         let (far, pipe) = Valve::on(far);
         (Self::serve(script, far, pipe), near)
     }
 
     /// Serves the fake on any stream.
-    pub fn serve(
+    pub(crate) fn serve(
         script: Script,
         io: impl AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         pipe: Valve,
@@ -94,14 +94,15 @@ impl FakeBuildkit {
         // A stream of incoming connections that ends would send GOAWAY at once.
         let incoming = stream::once(async { Ok::<_, io::Error>(io) }).chain(stream::pending());
         let server = async move {
-            let served = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
+            let served =
+                tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
             served.await.expect("the fake serves");
         };
         Self { seen, pipe, _server: task::spawn("fake buildkitd", server) }
     }
 
     /// Waits until the fake has seen something.
-    pub async fn wait_for(&mut self, what: impl FnMut(&Seen) -> bool) -> Seen {
+    pub(crate) async fn wait_for(&mut self, what: impl FnMut(&Seen) -> bool) -> Seen {
         let limit = Duration::from_secs(30);
         let seen = tokio::time::timeout(limit, self.seen.wait_for(what)).await;
         seen.expect("the fake sees it in time").expect("the fake runs").clone()
@@ -205,19 +206,18 @@ impl Control for Service {
 }
 
 /// Returns a status with details in BuildKit's form: names such as `errdefs.Source` with their JSON.
-pub fn typed_status(code: Code, message: &str, details: &[(&str, String)]) -> Status {
+pub(crate) fn typed_status(code: Code, message: &str, details: &[(&str, String)]) -> Status {
     let details = details.iter().map(|(name, json)| prost_types::Any {
         type_url: format!("github.com/moby/buildkit/{name}+json"),
         value: json.clone().into_bytes(),
     });
-    let envelope =
-        rpc::Status { code: code as i32, message: message.to_owned(), details: details.collect() };
+    let envelope = rpc::Status { code: code as i32, message: message.to_owned(), details: details.collect() };
     Status::with_details(code, message, Bytes::from(envelope.encode_to_vec()))
 }
 
 /// Shuts a pipe: frozen, it takes and gives nothing and stays open, like a stopped process; cut, it ends.
 #[derive(Clone, Default)]
-pub struct Valve(Arc<Mutex<ValveState>>);
+pub(crate) struct Valve(Arc<Mutex<ValveState>>);
 
 #[derive(Default)]
 struct ValveState {
@@ -226,22 +226,22 @@ struct ValveState {
     wakers: Vec<Waker>,
 }
 
-pub struct Valved<Io> {
+pub(crate) struct Valved<Io> {
     io: Io,
     valve: Valve,
 }
 
 impl Valve {
-    pub fn on<Io>(io: Io) -> (Valved<Io>, Self) {
+    pub(crate) fn on<Io>(io: Io) -> (Valved<Io>, Self) {
         let valve = Self::default();
         (Valved { io, valve: valve.clone() }, valve)
     }
 
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.0.lock().expect("no panics under the lock").frozen = true;
     }
 
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         let mut state = self.0.lock().expect("no panics under the lock");
         state.cut = true;
         state.wakers.drain(..).for_each(Waker::wake);
@@ -304,7 +304,7 @@ impl<Io> Connected for Valved<Io> {
 
 /// How a fake HTTP/2 peer answers `Solve`; everything else it leaves open.
 #[derive(Clone, Copy)]
-pub enum Rude {
+pub(crate) enum Rude {
     /// GOAWAY with ENHANCE_YOUR_CALM, as grpc-go after too many pings.
     GoAway,
     /// RST_STREAM with INTERNAL_ERROR, as grpc-go when an error doesn't fit into the client's header list.
@@ -312,7 +312,7 @@ pub enum Rude {
 }
 
 /// Serves `Rude` on a pipe of its own.
-pub fn rude(how: Rude) -> (Task<()>, DuplexStream) {
+pub(crate) fn rude(how: Rude) -> (Task<()>, DuplexStream) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let serve = async move {
         let mut connection = h2::server::handshake(far).await.expect("a client");

@@ -183,10 +183,10 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
-fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+type Cause<'a> = &'a (dyn std::error::Error + 'static);
+
+fn chain(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
+    std::iter::successors(Some(error), |error: &Cause<'_>| (*error).source())
 }
 
 impl From<crate::pb::moby::buildkit::v1::types::WorkerRecord> for Worker {
@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn platforms_are_spelled_as_on_the_command_line() {
-        let mut arm = Platform { os: "linux".to_owned(), architecture: "arm64".to_owned(), ..Platform::default() };
+        let mut arm =
+            Platform { os: "linux".to_owned(), architecture: "arm64".to_owned(), ..Platform::default() };
         assert_eq!(platform(&arm), "linux/arm64");
         arm.variant = "v8".to_owned();
         assert_eq!(platform(&arm), "linux/arm64/v8");

@@ -93,7 +93,8 @@ impl FromStr for Address {
                 false => Err(wrong("the path of the socket must be absolute, as in `unix:///run/b.sock`")),
             };
         }
-        let rest = text.strip_prefix("tcp://").ok_or_else(|| wrong("it must start with `unix://` or `tcp://`"))?;
+        let rest =
+            text.strip_prefix("tcp://").ok_or_else(|| wrong("it must start with `unix://` or `tcp://`"))?;
         let (host, port) = rest.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
         let port = port.parse().map_err(|_| wrong("the port is no number up to 65535"))?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));

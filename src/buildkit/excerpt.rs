@@ -206,6 +206,6 @@ mod tests {
         assert_eq!((source.text.as_str(), source.ranges), ("a", vec![LineRange { start: 1, end: 1 }]));
         assert_eq!(from_json(br#"{"info":null,"ranges":null}"#), Some(Source::default()));
         assert_eq!(from_json(br#"{"info":{"data":"?"}}"#), None);
-        assert_eq!(from_json(b"[]"), None);
+        assert_eq!(from_json(b"7"), None);
     }
 }

@@ -160,12 +160,21 @@ mod tests {
             r#"process "/bin/sh -c false" did not complete successfully: exit code: 1"#,
             &[
                 ("stack.Stack", r#"{"frames":[{"Name":"main"}],"pid":7}"#),
-                ("errdefs.Source", r#"{"info":{"filename":"outer","data":"YQ=="},"ranges":[{"start":{"line":1}}]}"#),
+                (
+                    "errdefs.Source",
+                    r#"{"info":{"filename":"outer","data":"YQ=="},"ranges":[{"start":{"line":1}}]}"#,
+                ),
                 ("errdefs.Vertex", r#"{"digest":"sha256:abc"}"#),
                 ("errdefs.Solve", r#"{"inputIDs":["x"],"op":{"exec":{}}}"#),
                 ("gatewayapi.ExitMessage", r#"{"Code":1}"#),
-                ("errdefs.Source", r#"{"info":{"filename":"inner","data":"YQ=="},"ranges":[{"start":{"line":1}}]}"#),
-                ("errdefs.Source", r#"{"info":{"filename":"inner","data":"YQ=="},"ranges":[{"start":{"line":1}}]}"#),
+                (
+                    "errdefs.Source",
+                    r#"{"info":{"filename":"inner","data":"YQ=="},"ranges":[{"start":{"line":1}}]}"#,
+                ),
+                (
+                    "errdefs.Source",
+                    r#"{"info":{"filename":"inner","data":"YQ=="},"ranges":[{"start":{"line":1}}]}"#,
+                ),
                 ("someone.Else", "not json"),
             ],
         );
@@ -196,11 +205,13 @@ mod tests {
         assert_eq!(class(Code::ResourceExhausted, go), Class::MessageTooLarge);
         let go = "trying to send message larger than max (17000000 vs. 16777216)";
         assert_eq!(class(Code::ResourceExhausted, go), Class::MessageTooLarge);
-        let tonic = "Error, decoded message length too large: found 17000000 bytes, the limit is: 16777216 bytes";
+        let tonic =
+            "Error, decoded message length too large: found 17000000 bytes, the limit is: 16777216 bytes";
         assert_eq!(class(Code::OutOfRange, tonic), Class::MessageTooLarge);
         assert_eq!(class(Code::Unknown, "failed to push"), Class::BuildFailed);
         let cap = ("errdefs.FrontendCap", r#"{"name":"moby.buildkit.frontend.contexts"}"#);
-        let failure = Failure::from_status(&status(Code::Unimplemented, "unsupported frontend capability", &[cap]));
+        let failure =
+            Failure::from_status(&status(Code::Unimplemented, "unsupported frontend capability", &[cap]));
         assert_eq!(failure.class, Class::Unsupported);
         assert_eq!(failure.unsupported.as_deref(), Some("moby.buildkit.frontend.contexts"));
     }

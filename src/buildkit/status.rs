@@ -36,7 +36,8 @@ pub(super) async fn follow(
     if let Err(status) = read(&client, reference, &events, &mut translator, &mut patience).await {
         // The solve reports a lost connection, and old daemons have no status.
         let failure = client.answered(&status);
-        let failure = failure.ok().filter(|it| it.class != Class::Unsupported && it.class != Class::Cancelled);
+        let failure =
+            failure.ok().filter(|it| it.class != Class::Unsupported && it.class != Class::Cancelled);
         if let Some(failure) = failure.filter(|it| it.code != tonic::Code::NotFound) {
             events.note(format!("the progress of the build cannot be shown any more: {failure}"));
         }
