@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Ends this checkout's cluster and removes all of it: processes, mounts,
+# namespaces (with their interfaces and iptables chains), cgroups and state.
+set -euo pipefail
+SELF=cluster
+. "$(dirname -- "$0")/lib.sh"
+case ${PROVIDER:-local} in
+  local) ;;
+  kind) exec "$HERE/kind.sh" down ;;
+  *) die "PROVIDER is '$PROVIDER'; it can be local or kind" ;;
+esac
+. "$HERE/local.sh"
+((EUID == 0)) || die "the local provider needs root: run it with sudo"
+
+if [[ ! -e $STATE && ! -e $NETNS_FILE && -z $(members) ]]; then
+  rm -rf "$TARGET"
+  say "nothing to end"
+  exit 0
+fi
+if [[ ${1:-} != --locked ]]; then lock 300; fi
+
+say "ending processes"
+# Daemons first, or they would start again what is ended after them. Several
+# rounds, for what forks meanwhile.
+for signal in TERM KILL KILL KILL KILL; do
+  pids=$(members)
+  [[ -n $pids ]] || break
+  # shellcheck disable=SC2086
+  kill -$signal $pids 2>/dev/null || true
+  for _ in $(seq 20); do
+    [[ -n $(members) ]] || break
+    sleep 0.1
+  done
+done
+left=$(members)
+[[ -z $left ]] || die "these processes do not end: $left"
+
+say "removing namespaces and mounts"
+if mountpoint -q "$MOUNTS" 2>/dev/null; then
+  for file in "$MOUNTS"/*; do
+    while mountpoint -q "$file"; do umount "$file"; done
+  done
+  while mountpoint -q "$MOUNTS"; do umount "$MOUNTS"; done
+fi
+if [[ -e $NETNS_FILE ]]; then ip netns delete "$NETNS"; fi
+
+for tree in $(awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/mounts); do
+  if [[ -d $tree/$CGROUP ]]; then find "$tree/$CGROUP" -depth -type d -exec rmdir {} \; 2>/dev/null || true; fi
+done
+rm -rf "$STATE" "$TARGET"
+say "down"

@@ -1,0 +1,116 @@
+# The local provider's place and processes: everything of one cluster lives in
+# one network namespace and one state folder, both named after the checkout, so
+# that clusters of two checkouts do not meet. Sourced by up.sh and down.sh.
+# shellcheck shell=bash
+
+ID=$(printf %s "$REPO" | sha256sum | cut -c1-8)
+NETNS=kubectl-build-$ID
+NETNS_FILE=/run/netns/$NETNS
+CGROUP=kubectl-build-$ID
+STATE=$CACHE/clusters/$ID # outside the checkout: `down` works when target/ is gone
+LOGS=$STATE/logs
+PIDS=$STATE/pids
+PKI=$STATE/pki
+MOUNTS=$STATE/ns # one file per node: its mount namespace
+TARGET=$REPO/target/cluster
+
+# Addresses inside the namespace; nothing outside of it sees them.
+BRIDGE=pods0
+POD_CIDR=10.88.0.0/16
+SERVICE_CIDR=10.96.0.0/16
+MAIN_IP=10.88.0.1 # control plane, DNS, registries
+NODES=(node-a node-b)
+declare -A NODE_IP=([node-a]=10.88.0.2 [node-b]=10.88.0.3)
+declare -A NODE_PODS=([node-a]=10.88.1.0/24 [node-b]=10.88.2.0/24)
+APISERVER=https://$MAIN_IP:6443
+REGISTRY=$MAIN_IP:5000
+REGISTRY_REFERRERS=$MAIN_IP:5001
+REGISTRY_TLS=$MAIN_IP:5443
+REGISTRY_SVC_IP=10.96.0.50
+REGISTRY_SVC=registry.registry.svc.cluster.local:5000
+REGISTRY_USER=tester
+REGISTRY_PASSWORD=correct-horse
+
+in_netns() { nsenter --net="$NETNS_FILE" "$@"; }
+kubectl() { in_netns "$PEERS/kubectl" --kubeconfig "$STATE/admin.kubeconfig" "$@"; }
+
+# alive NAME: the recorded process runs. The start time tells it from another
+# process that got the same number later.
+alive() {
+  local pid started
+  [[ -r $PIDS/$1.pid ]] && read -r pid started <"$PIDS/$1.pid" || return 1
+  [[ $(start_time "$pid") == "$started" ]]
+}
+
+# start_time PID: in clock ticks since boot; empty when gone or a zombie.
+start_time() {
+  local stat
+  { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+  stat=${stat##*) } # the name in parentheses may hold spaces
+  # shellcheck disable=SC2086
+  set -- $stat
+  [[ $1 == Z ]] || echo "${20}"
+}
+
+# spawn NAME [NODE] -- COMMAND...: starts a daemon unless it runs, inside the
+# network namespace (and a node's mount namespace), detached from this shell.
+spawn() {
+  local name=$1 node= enter=(--net="$NETNS_FILE")
+  shift
+  if [[ $1 != -- ]]; then node=$1; shift; fi
+  shift
+  if alive "$name"; then return; fi
+  [[ -z $node ]] || enter+=(--mount="$MOUNTS/$node")
+  say "starting $name"
+  mkdir -p "$LOGS" "$PIDS"
+  # Every link of this chain execs, so $! stays the daemon's own number. The
+  # descriptors of our lock must not live on in it.
+  (cd / && exec setsid nsenter "${enter[@]}" "$@") >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
+  echo "$! $(start_time $!)" >"$PIDS/$name.pid"
+  disown
+}
+
+# until_ok SECONDS WHAT COMMAND...: polls; on failure says what was waited for.
+until_ok() {
+  local limit=$((SECONDS + $1)) what=$2
+  shift 2
+  while ! "$@" >/dev/null 2>&1; do
+    if ((SECONDS >= limit)); then
+      say "gave up waiting for $what; logs: $LOGS"
+      return 1
+    fi
+    sleep 0.2
+  done
+}
+
+# lock SECONDS: one run at a time works on the cluster. `down` removes the lock
+# file with the state, so the one that was waited for may be gone: look again.
+lock() {
+  while :; do
+    mkdir -p "$STATE"
+    exec 9>"$STATE/lock"
+    if ! flock -n 9; then
+      say "another run is at work on this cluster, waiting"
+      flock -w "$1" 9 || die "another run still holds $STATE/lock after $1 s"
+    fi
+    if [[ /proc/self/fd/9 -ef $STATE/lock ]]; then return; fi
+  done
+}
+
+# members: every process that belongs to this cluster, by the namespace and the
+# binaries of the daemons, and by the cgroup of the pods' processes. Found by
+# looking, not from the pid files, since those may be lost.
+members() {
+  local ns= dir pid
+  [[ -e $NETNS_FILE ]] && ns=net:[$(stat -Lc %i "$NETNS_FILE")]
+  for dir in /proc/[0-9]*; do
+    pid=${dir#/proc/}
+    [[ $pid != $$ && $pid != "$BASHPID" ]] || continue
+    if grep -q "/$CGROUP\(/\|$\)" "$dir/cgroup" 2>/dev/null; then
+      echo "$pid"
+    elif [[ -n $ns && $(readlink "$dir/ns/net" 2>/dev/null) == "$ns" &&
+      $(readlink "$dir/exe" 2>/dev/null) == "$CACHE"/peers/* ]]; then
+      echo "$pid"
+    fi
+  done
+}

@@ -1,0 +1,23 @@
+# The network namespace with the pod bridge. Sourced by up.sh.
+# shellcheck shell=bash
+
+network_up() {
+  if [[ ! -e $NETNS_FILE ]]; then
+    say "making network namespace $NETNS"
+    ip netns add "$NETNS"
+  fi
+  in_netns bash -euo pipefail -s "$BRIDGE" "$SERVICE_CIDR" "$MAIN_IP" "${NODE_IP[@]}" <<'INSIDE'
+bridge=$1 services=$2
+shift 2
+ip link set lo up
+if ! ip link show "$bridge" >/dev/null 2>&1; then ip link add "$bridge" type bridge; fi
+ip link set "$bridge" up
+for address; do ip address replace "$address/16" dev "$bridge"; done
+# Service addresses exist only as NAT rules; without a route the kernel would
+# refuse them before the rules are seen. There is no default route on purpose:
+# an address outside fails at once instead of hanging.
+ip route replace "$services" dev "$bridge"
+echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet
+INSIDE
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Brings the cluster up, or repairs it, or finds it well; then writes
+# target/cluster/env. PROVIDER=local (default) runs real peers as processes of
+# this machine, inside a network namespace; PROVIDER=kind uses Docker.
+set -euo pipefail
+SELF=cluster
+. "$(dirname -- "$0")/lib.sh"
+case ${PROVIDER:-local} in
+  local) ;;
+  kind) exec "$HERE/kind.sh" up ;;
+  *) die "PROVIDER is '$PROVIDER'; it can be local or kind" ;;
+esac
+for part in local images network pki control node registries env; do . "$HERE/$part.sh"; done
+
+# What runs where; the order is the order of starting.
+DAEMONS=(etcd apiserver controller-manager scheduler kube-proxy coredns registry-plain registry-tls registry-referrers)
+for node in "${NODES[@]}"; do DAEMONS+=("containerd-$node" "kubelet-$node"); done
+
+# healthy: everything runs, answers, and was started from the present peers.
+healthy() {
+  local name
+  [[ -e $NETNS_FILE && $(cat "$STATE/peers" 2>/dev/null) == "$PEERS" ]] || return 1
+  for name in "${DAEMONS[@]}"; do alive "$name" || { say "$name does not run"; return 1; }; done
+  apiserver_ready >/dev/null 2>&1 || { say "the API server does not answer"; return 1; }
+  for name in "${NODES[@]}"; do node_ready "$name" || { say "node $name is not Ready"; return 1; }; done
+  registries_ready || { say "a registry does not answer"; return 1; }
+  registry_service_ready || { say "the registry Service does not answer"; return 1; }
+}
+
+start() {
+  local node index=0
+  mkdir -p "$LOGS" "$PIDS"
+  echo "$PEERS" >"$STATE/peers"
+  network_up
+  pki_up
+  control_start
+  node_cgroups
+  node_registries
+  for node in "${NODES[@]}"; do
+    node_namespace "$node"
+    node_config "$node" $((index++))
+    node_containerd "$node"
+  done
+  registries_start
+  for node in "${NODES[@]}"; do images_import "$node"; done
+  control_finish
+  for node in "${NODES[@]}"; do node_kubelet "$node"; done
+  until_ok 30 "the registries" registries_ready || exit 1
+  base_push
+  for node in "${NODES[@]}"; do
+    until_ok 120 "node $node to be Ready" node_ready "$node" || { tail -n 5 "$LOGS/kubelet-$node.log" >&2; exit 1; }
+  done
+  # A service account is needed before pods can be made by hand.
+  until_ok 30 "the default service account" kubectl -n default get serviceaccount default || exit 1
+  registry_service_apply
+  until_ok 120 "the registry in the cluster" registry_service_ready ||
+    { kubectl -n registry get pods,events >&2; exit 1; }
+}
+
+write_env() {
+  mkdir -p "$TARGET"
+  ln -sfn "$LOGS" "$TARGET/logs"
+  install -m 600 "$STATE/admin.kubeconfig" "$TARGET/kubeconfig"
+  CLUSTER_PROVIDER=local
+  CLUSTER_RUN="nsenter --net=$NETNS_FILE"
+  KUBECONFIG=$TARGET/kubeconfig
+  REGISTRY_TLS_CA=$PKI/registry-ca.crt
+  REGISTRY_SVC_CA=$PKI/registry-svc.crt
+  BASE_REF=$REGISTRY/base:busybox
+  CLUSTER_NODES=${NODES[*]}
+  CLUSTER_PIDS=$PIDS
+  CLUSTER_LOGS=$LOGS
+  CLUSTER_STATE=$STATE
+  CLUSTER_CA=$PKI/ca.crt
+  env_write CLUSTER_PROVIDER CLUSTER_RUN KUBECONFIG APISERVER CLUSTER_CA PEERS \
+    REGISTRY REGISTRY_TLS REGISTRY_TLS_CA REGISTRY_USER REGISTRY_PASSWORD \
+    REGISTRY_SVC REGISTRY_SVC_IP REGISTRY_SVC_CA REGISTRY_REFERRERS \
+    BUILDKIT_IMAGE BASE_IMAGE BASE_REF TOOLS_IMAGE \
+    CLUSTER_NODES CLUSTER_PIDS CLUSTER_LOGS CLUSTER_STATE
+}
+
+((EUID == 0)) || die "the local provider needs root for namespaces and mounts: run it with sudo, or use PROVIDER=kind"
+need_packages ip=iproute2 iptables=iptables nsenter=util-linux openssl=openssl curl=curl awk=gawk
+"$HERE/peers.sh" ${CLUSTER_PEERS:-cluster clients}
+PEERS=$("$HERE/peers.sh" path)
+lock 600
+
+if [[ -e $STATE/peers ]]; then
+  if [[ $(cat "$STATE/peers") != "$PEERS" ]]; then
+    say "the peers changed: starting anew"
+    "$HERE/down.sh" --locked
+    lock 600
+  elif healthy; then
+    write_env
+    say "up already: source $TARGET/env"
+    exit 0
+  fi
+fi
+SECONDS=0
+images_build
+start
+write_env
+say "up in $SECONDS s: source $TARGET/env"
