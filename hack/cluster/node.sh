@@ -92,20 +92,6 @@ nodeStatusUpdateFrequency: 5s
 YAML
 }
 
-# hosts FILE-DIRECTORY: how the nodes' containerd reaches the registries.
-node_registries() {
-  local host
-  for host in "$REGISTRY" "$REGISTRY_REFERRERS"; do
-    mkdir -p "$STATE/certs.d/$host"
-    printf 'server = "http://%s"\n[host."http://%s"]\n  capabilities = ["pull", "resolve"]\n' "$host" "$host" \
-      >"$STATE/certs.d/$host/hosts.toml"
-  done
-  mkdir -p "$STATE/certs.d/$REGISTRY_TLS" "$STATE/certs.d/$REGISTRY_SVC"
-  printf 'server = "https://%s"\nca = "%s"\n' "$REGISTRY_TLS" "$PKI/registry-ca.crt" >"$STATE/certs.d/$REGISTRY_TLS/hosts.toml"
-  # Nodes do not use the cluster's DNS: they get the Service's address.
-  printf 'server = "https://%s:5000"\nca = "%s"\n' "$REGISTRY_SVC_IP" "$PKI/registry-svc.crt" >"$STATE/certs.d/$REGISTRY_SVC/hosts.toml"
-}
-
 node_cgroups() {
   local tree
   # The pods' processes can be found under it when every other trace is lost.

@@ -42,39 +42,49 @@ YAML
   )
 }
 
+# quietly WHAT COMMAND...: openssl says much, of interest only when it fails.
+quietly() {
+  "$@" >"$LOGS/pki.log" 2>&1 || { tail -n 20 "$LOGS/pki.log" >&2; die "openssl failed (log: $LOGS/pki.log)"; }
+}
+
+pki_control() {
+  authority ca kubernetes-ca &&
+    certificate apiserver ca /CN=kube-apiserver "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,DNS:localhost,IP:${SERVICE_CIDR%.0/*}.1,IP:$MAIN_IP,IP:127.0.0.1" &&
+    openssl genrsa -out "$PKI/service-accounts.key" 2048
+}
+
+# pki_registries ADDRESS: of the TLS registry, signed by an authority; and of
+# the one in the cluster, self-signed as people make them by hand: the
+# certificate is its own authority (CA:TRUE).
+pki_registries() {
+  authority registry-ca registry-ca &&
+    certificate registry-tls registry-ca /CN=registry-tls "IP:$1,DNS:localhost" &&
+    openssl ecparam -name prime256v1 -genkey -noout -out "$PKI/registry-svc.key" &&
+    openssl req -x509 -new -key "$PKI/registry-svc.key" -subj "/CN=${REGISTRY_SVC%:*}" -days 3650 -out "$PKI/registry-svc.crt" \
+      -addext "subjectAltName=DNS:${REGISTRY_SVC%:*},DNS:registry.registry.svc,DNS:registry.registry,IP:$REGISTRY_SVC_IP"
+}
+
+# token,user,uid,groups
+tokens() {
+  local line
+  for line in admin,admin,system:masters system:kube-controller-manager,kcm, system:kube-scheduler,scheduler, \
+    system:kube-proxy,proxy, system:coredns,coredns, $(printf 'system:node:%s,node,system:nodes ' "${NODES[@]}"); do
+    echo "$(openssl rand -hex 16),$line"
+  done
+}
+
 pki_up() {
+  local node
   if [[ ! -e $PKI/complete ]]; then
     say "making keys and certificates"
     rm -rf "$PKI"
     (umask 077 && mkdir -p "$PKI")
-    {
-      authority ca kubernetes-ca
-      certificate apiserver ca /CN=kube-apiserver "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,DNS:localhost,IP:${SERVICE_CIDR%.0/*}.1,IP:$MAIN_IP,IP:127.0.0.1"
-      openssl genrsa -out "$PKI/service-accounts.key" 2048
-      authority registry-ca registry-ca
-      certificate registry-tls registry-ca /CN=registry-tls "IP:$MAIN_IP,DNS:localhost"
-      # Self-signed, as people make them by hand: the certificate is its own
-      # authority (CA:TRUE).
-      openssl ecparam -name prime256v1 -genkey -noout -out "$PKI/registry-svc.key"
-      openssl req -x509 -new -key "$PKI/registry-svc.key" -subj "/CN=${REGISTRY_SVC%:*}" -days 3650 -out "$PKI/registry-svc.crt" \
-        -addext "subjectAltName=DNS:${REGISTRY_SVC%:*},DNS:registry.registry.svc,DNS:registry.registry,IP:$REGISTRY_SVC_IP"
-    } >"$LOGS/pki.log" 2>&1 || { tail -n 20 "$LOGS/pki.log" >&2; die "openssl failed"; }
+    quietly pki_control
+    quietly pki_registries "$MAIN_IP"
     "$PEERS/rigtool" htpasswd "$REGISTRY_USER" "$REGISTRY_PASSWORD" >"$PKI/htpasswd"
-    # token,user,uid,groups
-    local node
-    {
-      echo "$(openssl rand -hex 16),admin,admin,system:masters"
-      echo "$(openssl rand -hex 16),system:kube-controller-manager,kcm,"
-      echo "$(openssl rand -hex 16),system:kube-scheduler,scheduler,"
-      echo "$(openssl rand -hex 16),system:kube-proxy,proxy,"
-      echo "$(openssl rand -hex 16),system:coredns,coredns,"
-      for node in "${NODES[@]}"; do
-        echo "$(openssl rand -hex 16),system:node:$node,$node,system:nodes"
-      done
-    } >"$PKI/tokens.csv"
+    tokens >"$PKI/tokens.csv"
     touch "$PKI/complete"
   fi
-  local node
   kubeconfig "$STATE/admin.kubeconfig" admin
   kubeconfig "$STATE/controller-manager.kubeconfig" system:kube-controller-manager
   kubeconfig "$STATE/scheduler.kubeconfig" system:kube-scheduler

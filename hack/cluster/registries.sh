@@ -56,7 +56,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: registry, namespace: registry}
 spec:
-  clusterIP: ${1:-$REGISTRY_SVC_IP}
+  clusterIP: $REGISTRY_SVC_IP
   selector: {app: registry}
   ports: [{port: 5000}]
 ---
@@ -132,4 +132,19 @@ base_push() {
     in_netns "$PEERS/crane" push --insecure "$IMAGES/base" "$BASE_REF" >>"$LOGS/images.log" 2>&1 ||
       { tail -n 5 "$LOGS/images.log" >&2; die "the base image could not be pushed to $REGISTRY"; }
   fi
+}
+
+# hosts_files DIRECTORY: how a node's containerd reaches the registries, under
+# $STATE/certs.d; DIRECTORY is where the node finds the authorities' files.
+hosts_files() {
+  local host
+  for host in "$REGISTRY" "$REGISTRY_REFERRERS"; do
+    mkdir -p "$STATE/certs.d/$host"
+    printf 'server = "http://%s"\n[host."http://%s"]\n  capabilities = ["pull", "resolve"]\n' "$host" "$host" \
+      >"$STATE/certs.d/$host/hosts.toml"
+  done
+  mkdir -p "$STATE/certs.d/$REGISTRY_TLS" "$STATE/certs.d/$REGISTRY_SVC"
+  printf 'server = "https://%s"\nca = "%s/registry-ca.crt"\n' "$REGISTRY_TLS" "$1" >"$STATE/certs.d/$REGISTRY_TLS/hosts.toml"
+  # Nodes do not use the cluster's DNS: they get the Service's address.
+  printf 'server = "https://%s:5000"\nca = "%s/registry-svc.crt"\n' "$REGISTRY_SVC_IP" "$1" >"$STATE/certs.d/$REGISTRY_SVC/hosts.toml"
 }

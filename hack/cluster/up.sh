@@ -35,7 +35,7 @@ start() {
   pki_up
   control_start
   node_cgroups
-  node_registries
+  hosts_files "$PKI"
   for node in "${NODES[@]}"; do
     node_namespace "$node"
     node_config "$node" $((index++))
@@ -61,22 +61,8 @@ write_env() {
   mkdir -p "$TARGET"
   ln -sfn "$LOGS" "$TARGET/logs"
   install -m 600 "$STATE/admin.kubeconfig" "$TARGET/kubeconfig"
-  CLUSTER_PROVIDER=local
-  CLUSTER_RUN="nsenter --net=$NETNS_FILE"
-  KUBECONFIG=$TARGET/kubeconfig
-  REGISTRY_TLS_CA=$PKI/registry-ca.crt
-  REGISTRY_SVC_CA=$PKI/registry-svc.crt
-  BASE_REF=$REGISTRY/base:busybox
-  CLUSTER_NODES=${NODES[*]}
-  CLUSTER_PIDS=$PIDS
-  CLUSTER_LOGS=$LOGS
-  CLUSTER_STATE=$STATE
-  CLUSTER_CA=$PKI/ca.crt
-  env_write CLUSTER_PROVIDER CLUSTER_RUN KUBECONFIG APISERVER CLUSTER_CA PEERS \
-    REGISTRY REGISTRY_TLS REGISTRY_TLS_CA REGISTRY_USER REGISTRY_PASSWORD \
-    REGISTRY_SVC REGISTRY_SVC_IP REGISTRY_SVC_CA REGISTRY_REFERRERS \
-    BUILDKIT_IMAGE BASE_IMAGE BASE_REF TOOLS_IMAGE \
-    CLUSTER_NODES CLUSTER_PIDS CLUSTER_LOGS CLUSTER_STATE
+  CLUSTER_PROVIDER=local CLUSTER_RUN="nsenter --net=$NETNS_FILE" KUBECONFIG=$TARGET/kubeconfig
+  env_cluster
 }
 
 ((EUID == 0)) || die "the local provider needs root for namespaces and mounts: run it with sudo, or use PROVIDER=kind"
