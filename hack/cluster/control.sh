@@ -55,13 +55,6 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: system:s
 subjects:
 - {apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:unauthenticated}
 YAML
-  # Masquerading everything brings replies back through the NAT even where
-  # bridged packets do not pass iptables. conntrack's settings cannot be written
-  # in a namespace, hence the zeros.
-  spawn kube-proxy -- "$PEERS/kube-proxy" --kubeconfig "$STATE/proxy.kubeconfig" --proxy-mode iptables \
-    --cluster-cidr "$POD_CIDR" --masquerade-all --hostname-override "${NODES[0]}" \
-    --healthz-bind-address 127.0.0.1:10256 --metrics-bind-address 127.0.0.1:10249 \
-    --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
   cat >"$STATE/Corefile" <<COREFILE
 .:53 {
   bind $MAIN_IP
@@ -76,4 +69,16 @@ YAML
 }
 COREFILE
   spawn coredns -- "$PEERS/coredns" -conf "$STATE/Corefile"
+}
+
+# kube-proxy asks once for its node and starts only slowly without.
+proxy_start() {
+  until_ok 60 "node ${NODES[0]} to register" kubectl get node "${NODES[0]}" || exit 1
+  # Masquerading everything brings replies back through the NAT even where
+  # bridged packets do not pass iptables. conntrack's settings cannot be written
+  # in a namespace, hence the zeros.
+  spawn kube-proxy -- "$PEERS/kube-proxy" --kubeconfig "$STATE/proxy.kubeconfig" --proxy-mode iptables \
+    --cluster-cidr "$POD_CIDR" --masquerade-all --hostname-override "${NODES[0]}" \
+    --healthz-bind-address 127.0.0.1:10256 --metrics-bind-address 127.0.0.1:10249 \
+    --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 }

@@ -29,7 +29,7 @@ env_cluster() {
   mkdir -p "$TARGET"
   {
     echo "# Made by hack/cluster/up.sh; source it from a shell."
-    for name in "${ENV_NAMES[@]}"; do printf 'export %s=%q\n' "$name" "${!name}"; done
+    for name in "${ENV_NAMES[@]}"; do printf 'export %s=%s\n' "$name" "${!name@Q}"; done
   } >"$TARGET/.env.$$"
   mv "$TARGET/.env.$$" "$TARGET/env"
 }

@@ -11,7 +11,10 @@ TOOLS_IMAGE=localhost/tools:dev
 IMAGE_NAMES=(pause base buildkit registry tools)
 
 images_packages() {
-  need_packages /bin/busybox=busybox-static git=git /usr/lib/git-core/git-remote-http=git curl=curl \
+  # A statically linked busybox has no working name resolution: it crashes on
+  # the first `wget NAME`.
+  if [[ -e /bin/busybox ]] && ! ldd /bin/busybox >/dev/null 2>&1; then install_packages busybox; fi
+  need_packages /bin/busybox=busybox git=git /usr/lib/git-core/git-remote-http=git curl=curl \
     /etc/ssl/certs/ca-certificates.crt=ca-certificates
 }
 
@@ -47,7 +50,7 @@ busybox_root() {
   mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root,var,usr/bin,usr/sbin,tmp,home}
   chmod 1777 "$root/tmp"
   chmod 700 "$root/root"
-  install /bin/busybox "$root/bin/busybox"
+  with_libs "$root" /bin/busybox
   for applet in $(/bin/busybox --list); do
     [[ $applet == busybox ]] || ln -s /bin/busybox "$root/bin/$applet"
   done
@@ -124,7 +127,7 @@ images_build() {
 images_import() {
   local node=$1 name have
   until_ok 30 "containerd of $node" node_ctr "$node" version || { tail -n 20 "$LOGS/containerd-$node.log" >&2; exit 1; }
-  have=$(node_ctr "$node" images ls -q)
+  have=$(node_ctr "$node" images ls -q 2>/dev/null)
   [[ $(cat "$STATE/$node/images" 2>/dev/null) == "$IMAGES" ]] || have=
   for name in "${IMAGE_NAMES[@]}"; do
     if ! grep -qx "localhost/$name:dev" <<<"$have"; then

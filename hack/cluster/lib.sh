@@ -21,17 +21,21 @@ need_packages() {
     esac
   done
   ((${#missing[@]})) || return 0
+  install_packages "${missing[@]}"
+}
+
+install_packages() {
   if ((EUID != 0)) || ! command -v apt-get >/dev/null 2>&1; then
-    die "missing: ${missing[*]} (Debian names). Install them, for example: sudo apt-get install --no-install-recommends ${missing[*]}"
+    die "missing: $* (Debian names). Install them, for example: sudo apt-get install --no-install-recommends $*"
   fi
-  say "installing Debian packages: ${missing[*]}"
+  say "installing Debian packages: $*"
   local log=${TMPDIR:-/tmp}/kubectl-build-apt.$$.log
   # The package lists are refreshed only when the first try finds them too old.
   export DEBIAN_FRONTEND=noninteractive
-  if ! apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
-    if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >>"$log" 2>&1; then
+  if ! apt-get install -y -qq --no-install-recommends "$@" >"$log" 2>&1; then
+    if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; } >>"$log" 2>&1; then
       tail -n 15 "$log" >&2
-      die "apt-get could not install: ${missing[*]} (log: $log)"
+      die "apt-get could not install: $* (log: $log)"
     fi
   fi
   rm -f "$log"

@@ -75,11 +75,10 @@ authorization: {mode: AlwaysAllow}
 clusterDNS: [$MAIN_IP]
 clusterDomain: cluster.local
 resolvConf: $dir/resolv.conf
-# The machine is shared with everything else on it: no QoS cgroups, no evictions
-# for its disk or memory, no image garbage collection.
+# The machine is shared with everything else on it: cgroups below our own, no
+# evictions for its disk or memory, no image garbage collection.
 cgroupDriver: cgroupfs
-cgroupRoot: /$CGROUP
-cgroupsPerQOS: false
+cgroupRoot: /$CGROUP/$node
 enforceNodeAllocatable: []
 failSwapOn: false
 failCgroupV1: false
@@ -92,16 +91,18 @@ nodeStatusUpdateFrequency: 5s
 YAML
 }
 
-node_cgroups() {
-  local tree
-  # The pods' processes can be found under it when every other trace is lost.
-  for tree in $(awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/mounts); do
-    mkdir -p "$tree/$CGROUP" 2>/dev/null || true
-    # cpuset of cgroup v1: a new group has no processors until it is told.
-    if [[ -e $tree/$CGROUP/cpuset.cpus && -e $tree/cpuset.cpus && ! -e $tree/cgroup.controllers ]]; then
-      cat "$tree/cpuset.cpus" >"$tree/$CGROUP/cpuset.cpus"
-      cat "$tree/cpuset.mems" >"$tree/$CGROUP/cpuset.mems"
-    fi
+# node_cgroup NODE: the pods' processes can be found under it when every other
+# trace of them is lost.
+node_cgroup() {
+  local tree group file
+  awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/mounts | while read -r tree; do
+    for group in "$CGROUP" "$CGROUP/$1"; do
+      mkdir -p "$tree/$group" 2>/dev/null || continue
+      # cpuset of cgroup v1: a new group has no processors until it is told.
+      for file in cpuset.cpus cpuset.mems; do
+        if [[ -e $tree/$file && ! -e $tree/cgroup.controllers ]]; then cat "$tree/$file" >"$tree/$group/$file"; fi
+      done
+    done
   done
 }
 

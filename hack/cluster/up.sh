@@ -34,9 +34,9 @@ start() {
   network_up
   pki_up
   control_start
-  node_cgroups
   hosts_files "$PKI"
   for node in "${NODES[@]}"; do
+    node_cgroup "$node"
     node_namespace "$node"
     node_config "$node" $((index++))
     node_containerd "$node"
@@ -45,6 +45,7 @@ start() {
   for node in "${NODES[@]}"; do images_import "$node"; done
   control_finish
   for node in "${NODES[@]}"; do node_kubelet "$node"; done
+  proxy_start
   until_ok 30 "the registries" registries_ready || exit 1
   base_push
   for node in "${NODES[@]}"; do
@@ -67,23 +68,30 @@ write_env() {
 
 ((EUID == 0)) || die "the local provider needs root for namespaces and mounts: run it with sudo, or use PROVIDER=kind"
 need_packages ip=iproute2 iptables=iptables nsenter=util-linux openssl=openssl curl=curl awk=gawk
-"$HERE/peers.sh" ${CLUSTER_PEERS:-cluster clients}
+"$HERE/peers.sh" cluster
 PEERS=$("$HERE/peers.sh" path)
 lock 600
 
-if [[ -e $STATE/peers ]]; then
-  if [[ $(cat "$STATE/peers") != "$PEERS" ]]; then
-    say "the peers changed: starting anew"
-    "$HERE/down.sh" --locked
-    lock 600
-  elif healthy; then
-    write_env
-    say "up already: source $TARGET/env"
-    exit 0
+up() {
+  if [[ -e $STATE/peers ]]; then
+    if [[ $(cat "$STATE/peers") != "$PEERS" ]]; then
+      say "the peers changed: starting anew"
+      "$HERE/down.sh" --locked
+      lock 600
+    elif healthy; then
+      write_env
+      say "up already: source $TARGET/env"
+      return
+    fi
   fi
-fi
-SECONDS=0
-images_build
-start
-write_env
-say "up in $SECONDS s: source $TARGET/env"
+  SECONDS=0
+  images_build
+  start
+  write_env
+  say "up in $SECONDS s: source $TARGET/env"
+}
+
+up
+exec 9>&- # the cluster is usable while the rest is still built
+# What only tests and benchmarks need.
+"$HERE/peers.sh" clients
