@@ -1,0 +1,195 @@
+//! Who we are to a registry: docker config documents, `dockerconfigjson` Secrets and credential helpers.
+//!
+//! The module reads no files and no environment: documents and the helpers' variables come in as values. It
+//! feeds our own registry calls and BuildKit's auth service alike, so that both act as the same user.
+
+mod config;
+mod helper;
+#[cfg(test)]
+mod tests;
+
+pub use config::Document;
+pub use helper::{HelperEnvironment, HelperError};
+
+use config::{Entry, Origin};
+use secrecy::SecretString;
+use std::fmt;
+
+/// What Docker Hub is called in docker's own config files and by helpers.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// What is presented to a registry or its token service.
+#[derive(Clone)]
+pub enum Credential {
+    /// Nothing is known.
+    Anonymous,
+    /// For Basic challenges, and for token services.
+    Basic {
+        /// The user or robot account; may hold `+`, `$` and the like.
+        username: String,
+        /// Its password or access token.
+        password: SecretString,
+    },
+    /// An OAuth2 refresh token for the token service.
+    IdentityToken(SecretString),
+    /// A bearer token for the registry itself.
+    RegistryToken(SecretString),
+}
+
+impl Credential {
+    /// Whether nothing is known.
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self, Self::Anonymous)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Basic { username, .. } => write!(f, "Basic({username:?}, [redacted])"),
+            Self::IdentityToken(_) => f.write_str("IdentityToken([redacted])"),
+            Self::RegistryToken(_) => f.write_str("RegistryToken([redacted])"),
+        }
+    }
+}
+
+/// A credential and the place that it came from.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What to present.
+    pub credential: Credential,
+    /// For messages, such as `/home/me/.docker/config.json` or `docker-credential-pass`; none if anonymous.
+    pub origin: Option<String>,
+}
+
+/// Why credentials could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// A document is no docker config.
+    #[error("`{document}` is no docker config")]
+    Document {
+        /// The document's name.
+        document: String,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An `auth` value is not base64 of `user:password`.
+    #[error("the `auth` value for `{key}` in `{document}` is not base64 of `user:password`")]
+    Auth {
+        /// The document's name.
+        document: String,
+        /// The key under `auths`.
+        key: String,
+    },
+    /// A helper failed.
+    #[error("credential helper `{helper}`, named in `{document}`, gave no credentials for `{server}`")]
+    Helper {
+        /// The program, such as `docker-credential-pass`.
+        helper: String,
+        /// The document that names it.
+        document: String,
+        /// What it was asked for.
+        server: String,
+        /// What it did.
+        #[source]
+        source: HelperError,
+    },
+}
+
+/// Finds credentials. Answers of helpers are kept for less than five minutes, the life of a Google Artifact
+/// Registry token; nothing else is kept.
+#[derive(Debug)]
+pub struct Resolver {
+    documents: Vec<Document>,
+    helpers: helper::Helpers,
+}
+
+impl Resolver {
+    /// Returns one over these documents; the first that knows a host wins.
+    pub fn new(documents: Vec<Document>, environment: HelperEnvironment) -> Self {
+        Self { documents, helpers: helper::Helpers::new(environment) }
+    }
+
+    /// Returns one that knows nobody.
+    pub fn anonymous() -> Self {
+        Self::new(Vec::new(), HelperEnvironment::default())
+    }
+
+    /// Returns the credential for a repository, or for a host as such.
+    ///
+    /// # Errors
+    /// As [`Resolver::find`].
+    pub async fn lookup(
+        &self,
+        host: &str,
+        repository_path: Option<&str>,
+    ) -> Result<Credential, CredentialError> {
+        Ok(self.find(host, repository_path).await?.credential)
+    }
+
+    /// Returns the credential and where it came from.
+    ///
+    /// Within a document the longest path wins; at one length `credHelpers` comes before `credsStore` and that
+    /// before `auths`, as in docker's CLI. Empty entries, which docker writes beside a store, say nothing.
+    ///
+    /// # Errors
+    /// The first failure of a helper or an entry, unless another entry knows the host.
+    pub async fn find(&self, host: &str, repository_path: Option<&str>) -> Result<Found, CredentialError> {
+        let host = config::canonical_host(host);
+        let server = if host == super::reference::DOCKER_HUB { DOCKER_HUB_KEY } else { host.as_str() };
+        let mut failure = None;
+        for document in &self.documents {
+            for origin in document.origins(&host, repository_path.unwrap_or_default()) {
+                match self.ask(document, origin, server).await {
+                    Ok(Some(found)) => return Ok(found),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "no credentials from here");
+                        failure.get_or_insert(error);
+                    }
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(Found { credential: Credential::Anonymous, origin: None }),
+        }
+    }
+
+    /// Forgets what helpers have answered, after a registry refused it.
+    pub async fn forget(&self) {
+        self.helpers.forget().await;
+    }
+
+    async fn ask(
+        &self,
+        document: &Document,
+        origin: Origin<'_>,
+        server: &str,
+    ) -> Result<Option<Found>, CredentialError> {
+        match origin {
+            Origin::Helper(name) => {
+                let answer =
+                    self.helpers.get(name, server).await.map_err(|source| CredentialError::Helper {
+                        helper: helper::program(name),
+                        document: document.name().to_owned(),
+                        server: server.to_owned(),
+                        source,
+                    })?;
+                let origin = Some(helper::program(name));
+                Ok(answer.map(|credential| Found { credential, origin }))
+            }
+            Origin::Entry(key, entry) => Ok(decode(document, key, entry)?
+                .map(|credential| Found { credential, origin: Some(document.name().to_owned()) })),
+        }
+    }
+}
+
+fn decode(document: &Document, key: &str, entry: &Entry) -> Result<Option<Credential>, CredentialError> {
+    entry.credential().map_err(|config::BadAuth| CredentialError::Auth {
+        document: document.name().to_owned(),
+        key: key.to_owned(),
+    })
+}

@@ -1,0 +1,86 @@
+//! From hyper's errors to kinds of trouble.
+
+use super::dial::DialError;
+use crate::registry::connect::LookupError;
+use crate::registry::error::{Kind, Trouble};
+use crate::registry::tls;
+use hyper_util::client::legacy;
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+/// Says what a failed exchange with `at` was.
+pub(super) fn explain(error: legacy::Error, at: &str) -> Trouble {
+    match find::<DialError>(&error) {
+        None => broken(error, at),
+        Some(dial @ DialError::Timeout(..)) => Trouble::new(Kind::Timeout, dial.to_string()),
+        Some(DialError::Handshake(address, cause)) => {
+            let (kind, what) = handshake(address, cause);
+            Trouble::new(kind, what).caused_by(Arc::clone(cause))
+        }
+        Some(DialError::Connect(address, cause)) => match lookup(cause) {
+            Some(lookup) => {
+                // Its own text is in ours already: the cause is what lies below.
+                let cause = io::Error::new(lookup.source.kind(), lookup.source.to_string());
+                Trouble::new(Kind::Dns, lookup.to_string()).caused_by(cause)
+            }
+            None => {
+                let (kind, what) = connect(address, cause);
+                Trouble::new(kind, what).caused_by(Arc::clone(cause))
+            }
+        },
+    }
+}
+
+/// Says what a failure while reading a body was.
+pub(super) fn broken(error: impl Error + Send + Sync + 'static, at: &str) -> Trouble {
+    let what = match find::<hyper::Error>(&error) {
+        Some(cause) if cause.is_incomplete_message() => {
+            format!("{at} closed the connection before its answer ended")
+        }
+        _ => format!("the connection to {at} broke"),
+    };
+    Trouble::new(Kind::Disconnected, what).caused_by(error)
+}
+
+fn lookup(error: &io::Error) -> Option<&LookupError> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn connect(address: &str, error: &io::Error) -> (Kind, String) {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => (Kind::Refused, format!("nobody listens on {address}")),
+        io::ErrorKind::TimedOut => (Kind::Timeout, format!("{address} does not answer")),
+        _ => (Kind::Disconnected, format!("cannot connect to {address}")),
+    }
+}
+
+fn handshake(address: &str, error: &io::Error) -> (Kind, String) {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match fault {
+        // The first bytes of `HTTP/1.` are no TLS record.
+        Some(rustls::Error::InvalidMessage(_)) => {
+            (Kind::PlainHttp, format!("{address} speaks plain HTTP, not TLS"))
+        }
+        Some(rustls::Error::InvalidCertificate(fault)) if tls::is_chain_fault(fault) => (
+            Kind::UntrustedCertificate,
+            format!("the certificate of {address} is signed by an unknown authority"),
+        ),
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            (Kind::UntrustedCertificate, format!("the certificate of {address} is not valid"))
+        }
+        _ => (Kind::Tls, format!("no TLS connection with {address}")),
+    }
+}
+
+/// Looks for an error of a type among an error and its causes.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
