@@ -11,3 +11,4 @@ pub mod event;
 pub mod pb;
 pub mod registry;
 pub mod task;
+pub mod ui;

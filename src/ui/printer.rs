@@ -1,0 +1,104 @@
+//! Lines that are neither progress nor an error: results on standard output, remarks on standard error.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+
+/// Prints whole lines. When the reader has gone (`| head`), the rest is dropped silently; every other error,
+/// such as a full disk behind a redirection, is the caller's to report.
+#[derive(Debug)]
+pub struct Printer<W> {
+    output: W,
+    broken: bool,
+}
+
+impl Printer<io::Stdout> {
+    /// Returns the printer of results.
+    pub fn stdout() -> Self {
+        Self::over(io::stdout())
+    }
+}
+
+impl Printer<io::Stderr> {
+    /// Returns the printer of remarks, for use while no progress is shown.
+    pub fn stderr() -> Self {
+        Self::over(io::stderr())
+    }
+}
+
+impl<W: Write> Printer<W> {
+    /// Returns a printer over any output.
+    pub fn over(output: W) -> Self {
+        Self { output, broken: false }
+    }
+
+    /// Prints a line.
+    ///
+    /// # Errors
+    /// Whatever writing meets, save for a reader that has gone.
+    pub fn line(&mut self, line: impl Display) -> io::Result<()> {
+        self.raw(format!("{line}\n").as_bytes())
+    }
+
+    /// Prints bytes as they are.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.broken {
+            return Ok(());
+        }
+        match self.output.write_all(bytes).and_then(|()| self.output.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.broken = true;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Whether the reader has gone.
+    pub fn broken(&self) -> bool {
+        self.broken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fake output that fails in one way.
+    struct Failing(ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_end() {
+        let mut printed = Vec::new();
+        Printer::over(&mut printed).line("sha256:0").unwrap();
+        assert_eq!(printed, b"sha256:0\n");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut printer = Printer::over(writer);
+        printer.line("into the void").unwrap();
+        assert!(printer.broken());
+        printer.line("again").unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let error = Printer::over(Failing(ErrorKind::StorageFull)).line("x").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+    }
+}
