@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
 
 /// Prints whole lines. When the reader has gone (`| head`), the rest is dropped silently; every other error,
 /// such as a full disk behind a redirection, is the caller's to report.
@@ -47,7 +48,7 @@ impl<W: Write> Printer<W> {
         if self.broken {
             return Ok(());
         }
-        match self.output.write_all(bytes).and_then(|()| self.output.flush()) {
+        match write_all(&mut self.output, bytes) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.broken = true;
                 Ok(())
@@ -60,6 +61,23 @@ impl<W: Write> Printer<W> {
     pub fn broken(&self) -> bool {
         self.broken
     }
+}
+
+/// Writes everything, also to an output that someone else has made non-blocking (a descriptor shared with another
+/// process has one set of flags).
+pub(super) fn write_all(output: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match output.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    output.flush()
 }
 
 #[cfg(test)]

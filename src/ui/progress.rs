@@ -17,7 +17,6 @@ use crate::task::{self, Task};
 use crate::ui::colours::Palette;
 use crate::ui::terminal::Size;
 use model::{Change, Model};
-pub(super) use sink::write_all;
 use sink::{Output, Sink};
 use std::fs::File;
 use std::io;

@@ -124,7 +124,11 @@ async fn ask(terminal: File, question: String, hidden: bool) -> Result<Zeroizing
     Err(interrupted)
 }
 
-fn read_line(mut terminal: File, question: &str, stopped: &AtomicBool) -> Result<Zeroizing<String>, PromptError> {
+fn read_line(
+    mut terminal: File,
+    question: &str,
+    stopped: &AtomicBool,
+) -> Result<Zeroizing<String>, PromptError> {
     terminal.write_all(question.as_bytes()).map_err(PromptError::Terminal)?;
     let mut answer = Zeroizing::new(Vec::with_capacity(LONGEST_ANSWER));
     let mut chunk = Zeroizing::new([0_u8; 256]);
@@ -151,9 +155,8 @@ fn read_line(mut terminal: File, question: &str, stopped: &AtomicBool) -> Result
         let line = chunk[..read].iter().position(|byte| *byte == b'\n');
         answer.extend_from_slice(&chunk[..line.unwrap_or(read)]);
         if line.is_some() || answer.len() >= LONGEST_ANSWER {
-            let text = str::from_utf8(&answer).map_err(|error| {
-                PromptError::Terminal(io::Error::new(io::ErrorKind::InvalidData, error))
-            })?;
+            let text = str::from_utf8(&answer)
+                .map_err(|error| PromptError::Terminal(io::Error::new(io::ErrorKind::InvalidData, error)))?;
             return Ok(Zeroizing::new(text.to_owned()));
         }
     }

@@ -54,7 +54,11 @@ impl Report {
     /// Returns the report of an error and its sources.
     pub fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |error| error.source());
-        Self { error: error.to_string(), causes: causes.map(ToString::to_string).collect(), ..Self::default() }
+        Self {
+            error: error.to_string(),
+            causes: causes.map(ToString::to_string).collect(),
+            ..Self::default()
+        }
     }
 
     /// Adds something to do.
@@ -103,7 +107,7 @@ impl Report {
         let report = self.render(palette);
         let Ok(output) = io::stderr().as_fd().try_clone_to_owned() else { return };
         let writing = task::spawn_blocking(move || {
-            let _nobody_to_tell = super::progress::write_all(&mut File::from(output), report.as_bytes());
+            let _nobody_to_tell = super::printer::write_all(&mut File::from(output), report.as_bytes());
         });
         let _gave_up = tokio::time::timeout(PATIENCE, writing.join()).await;
     }

@@ -98,7 +98,7 @@ impl View<'_> {
         let mut jobs = Vec::new();
         for step in model.steps() {
             jobs.push(self.step_job(step, now));
-            jobs.extend(step.counters.iter().map(|counter| counter_job(step, counter)));
+            jobs.extend(step.counters.iter().map(|counter| counter_job(step, counter, now)));
         }
         jobs
     }
@@ -111,7 +111,8 @@ impl View<'_> {
             StepState::Failed(_) => ("ERROR ", Colour::Error),
             StepState::Cancelled => ("CANCELED ", Colour::Cancel),
         };
-        let wrote = step.wrote.map_or(0, |at| text::between(SystemTime::UNIX_EPOCH, at).as_secs() / WINDOW_STAYS);
+        let wrote =
+            step.wrote.map_or(0, |at| text::between(SystemTime::UNIX_EPOCH, at).as_secs() / WINDOW_STAYS);
         Job {
             text: format!("{prefix}{}", text::clean(step.name.as_bytes(), text::Keep::Text)),
             amount: String::new(),
@@ -189,13 +190,13 @@ impl View<'_> {
     }
 }
 
-fn counter_job(step: &StepView, counter: &CounterView) -> Job {
+fn counter_job(step: &StepView, counter: &CounterView, now: SystemTime) -> Job {
     // A count that the daemon never closed ended with its step.
     let running = !counter.finished && step.running();
     Job {
         text: format!("=> {}", text::clean(counter.item.as_bytes(), text::Keep::Text)),
         amount: counter.amount(),
-        took: text::between(counter.first, counter.at),
+        took: counter.took(running, now),
         running,
         colour: if running { Colour::None } else { Colour::Run },
         window: Vec::new(),

@@ -80,7 +80,12 @@ impl Json {
         Self { notes: 0 }
     }
 
-    fn status<'a>(&mut self, event: &'a Event, step: Option<&'a StepView>, now: SystemTime) -> SolveStatus<'a> {
+    fn status<'a>(
+        &mut self,
+        event: &'a Event,
+        step: Option<&'a StepView>,
+        now: SystemTime,
+    ) -> SolveStatus<'a> {
         let mut status = SolveStatus::default();
         match event {
             Event::Step { .. } => status.vertexes = step.map(|step| [vertex(step)]),
@@ -128,7 +133,7 @@ impl Json {
 impl Renderer for Json {
     fn observe(&mut self, seen: &Seen<'_>, sink: &Sink) {
         let Some(event) = seen.event else { return };
-        // A repeated output chunk cannot be told from new output, so only steps and warnings are weeded.
+        // The daemon repeats warnings with every part of a long message.
         if seen.change.stale && matches!(event, Event::Warning { .. }) {
             return;
         }

@@ -43,9 +43,16 @@ pub(super) struct CounterView {
     pub(super) finished: bool,
     pub(super) first: SystemTime,
     pub(super) at: SystemTime,
+    /// When the first was folded, by our clock.
+    since: SystemTime,
 }
 
 impl CounterView {
+    /// Returns how long it has been counting: until now if it still does.
+    pub(super) fn took(&self, running: bool, now: SystemTime) -> Duration {
+        if running { text::between(self.since, now) } else { text::between(self.first, self.at) }
+    }
+
     /// Returns how much is done, as in ` 1.23MB / 4.56MB`; empty if nothing is.
     pub(super) fn amount(&self) -> String {
         match (self.done, self.total.filter(|total| *total > 0)) {
@@ -121,7 +128,8 @@ impl StepView {
     /// Returns the time that it has run in all, overlaps counted once.
     pub(super) fn took(&self, now: SystemTime) -> Duration {
         let mut sum = self.since.map_or(Duration::ZERO, |since| text::between(since, now));
-        let mut closed: Vec<_> = self.intervals.iter().filter_map(|(start, end)| Some((*start, (*end)?))).collect();
+        let mut closed: Vec<_> =
+            self.intervals.iter().filter_map(|(start, end)| Some((*start, (*end)?))).collect();
         closed.sort_unstable();
         let mut covered: Option<SystemTime> = None;
         for (start, end) in closed {
@@ -136,8 +144,10 @@ impl StepView {
     pub(super) fn window(&self, lines: usize) -> Vec<String> {
         let partial = self.partial.iter().map(|partial| &partial.bytes).filter(|bytes| !bytes.is_empty());
         let all = self.tail.iter().map(|line| &line.bytes).chain(partial);
-        let mut shown: Vec<_> =
-            all.map(|bytes| text::clean(bytes, text::Keep::Text)).filter(|line| !line.trim().is_empty()).collect();
+        let mut shown: Vec<_> = all
+            .map(|bytes| text::clean(bytes, text::Keep::Text))
+            .filter(|line| !line.trim().is_empty())
+            .collect();
         shown.drain(..shown.len().saturating_sub(lines));
         shown
     }
@@ -263,14 +273,21 @@ impl Model {
             Event::Counter { id, item, done, total, finished, at } => {
                 let place = self.place(id);
                 let counters = &mut self.steps[place].counters;
-                let (done, total, finished, at) = (*done, *total, *finished, *at);
-                match counters.iter_mut().find(|counter| counter.item == *item) {
-                    Some(known) => {
-                        *known = CounterView { item: item.clone(), done, total, finished, first: known.first, at };
-                    }
-                    None => {
-                        counters.push(CounterView { item: item.clone(), done, total, finished, first: at, at });
-                    }
+                let known = counters.iter().position(|counter| counter.item == *item);
+                let (first, since) = known.map_or((*at, now), |at| (counters[at].first, counters[at].since));
+                let item = item.clone();
+                let counter = CounterView {
+                    item,
+                    done: *done,
+                    total: *total,
+                    finished: *finished,
+                    first,
+                    at: *at,
+                    since,
+                };
+                match known {
+                    Some(at) => counters[at] = counter,
+                    None => counters.push(counter),
                 }
                 Change { step: Some(place), ..Change::default() }
             }

@@ -17,7 +17,7 @@ fn fold(events: &[Event]) -> Model {
     model
 }
 
-const NOW: u64 = 3600_000 + 10_000;
+const NOW: u64 = 3_600_000 + 10_000;
 
 #[rstest]
 #[case::unstarted(&[pending("a")], StepState::Pending, None)]
@@ -51,7 +51,8 @@ fn states_and_times(#[case] events: &[Event], #[case] state: StepState, #[case] 
 
 #[test]
 fn steps_stand_in_the_order_of_their_starts() {
-    let model = fold(&[pending("a"), pending("b"), running("b", 1), running("a", 2), cached("c", 3), done("b", 4)]);
+    let model =
+        fold(&[pending("a"), pending("b"), running("b", 1), running("a", 2), cached("c", 3), done("b", 4)]);
     let names: Vec<_> = model.steps().map(|step| step.name.as_str()).collect();
     assert_eq!(names, ["b", "a", "c"]);
     assert_eq!(model.counts(), (2, 3));

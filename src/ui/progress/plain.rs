@@ -98,10 +98,8 @@ impl Plain {
     }
 
     fn take_turn(&mut self, model: &Model, place: usize, now: SystemTime) -> usize {
-        if let (Turn::Step(turn), Some(number)) = (self.turn, self.numbers.get(&place)) {
-            if turn == place {
-                return *number;
-            }
+        if self.turn == Turn::Step(place) {
+            return self.numbers[&place];
         }
         // Notes form a block of their own.
         if self.turn == Turn::Note {
@@ -148,7 +146,9 @@ impl Plain {
             StepState::Pending | StepState::Running => return,
             StepState::Done { cached: true } => "CACHED".to_owned(),
             StepState::Done { cached: false } => format!("DONE {:.1}s", step.took(now).as_secs_f64()),
-            StepState::Failed(error) => format!("ERROR: {}", text::clean(error.replace('\n', " ").as_bytes(), Keep::Text)),
+            StepState::Failed(error) => {
+                format!("ERROR: {}", text::clean(error.replace('\n', " ").as_bytes(), Keep::Text))
+            }
             StepState::Cancelled => "CANCELED".to_owned(),
         };
         self.say(number, &end);
@@ -259,7 +259,8 @@ impl Renderer for Plain {
 
     fn finish(&mut self, model: &Model, now: SystemTime, sink: &Sink) {
         self.print_due(model, now);
-        let left: Vec<_> = self.waiting.keys().copied().filter(|place| model.step(*place).started()).collect();
+        let left: Vec<_> =
+            self.waiting.keys().copied().filter(|place| model.step(*place).started()).collect();
         for place in left {
             self.print(model, place, now);
         }

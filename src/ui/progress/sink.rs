@@ -2,7 +2,8 @@
 //! nobody but this thread waits for it.
 
 use crate::task::{self, Task};
-use std::io::{self, ErrorKind, Write};
+use crate::ui::printer::write_all;
+use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,21 +34,6 @@ impl<W: Write + Send + 'static> Output for Text<W> {
     fn text(&mut self, text: &[u8]) -> io::Result<()> {
         write_all(&mut self.0, text)
     }
-}
-
-/// Writes everything, also to an output that someone else has made non-blocking (a descriptor shared with another
-/// process has one set of flags).
-pub(super) fn write_all(output: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match output.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(10)),
-            Err(error) => return Err(error),
-        }
-    }
-    output.flush()
 }
 
 #[derive(Default)]
@@ -92,6 +78,20 @@ impl Sink {
         let theirs = Arc::clone(&shared);
         let thread = task::spawn_blocking(move || write_until_closed(&theirs, &mut output));
         Self { shared, thread: Some(thread) }
+    }
+
+    /// Returns a sink without a thread, which keeps what it is given.
+    #[cfg(test)]
+    pub(super) fn unwritten() -> Self {
+        Self { shared: Arc::default(), thread: None }
+    }
+
+    /// Takes what waits to be written: text, the latest frame, and what comes after it.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> (String, Option<Vec<String>>, String) {
+        let state = std::mem::take(&mut *self.shared.lock());
+        let text = |bytes| String::from_utf8(bytes).expect("tests write text");
+        (text(state.text), state.frame, text(state.after))
     }
 
     /// Queues text.

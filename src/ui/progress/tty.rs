@@ -6,6 +6,7 @@ use super::model::Model;
 use super::sink::{Output, Sink};
 use super::{ProgressOptions, Renderer, Seen, summary};
 use crate::event::Event;
+use crate::ui::printer::write_all;
 use crate::ui::terminal::{FRAME_BEGINS, FRAME_ENDS, MID_FRAME, Size};
 use crate::ui::text;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -65,7 +66,7 @@ impl Renderer for Tty {
             self.draw(model, now, true, sink);
         }
         // Below the frame, and so not above it as other text is.
-        sink.after(summary::warnings(model, &self.options).into_bytes());
+        sink.after(summary::warnings(model, &self.options).as_bytes());
     }
 }
 
@@ -107,7 +108,7 @@ impl<W: Write + Send + 'static> Output for Drawing<W> {
 
     fn after(&mut self, text: &[u8]) -> io::Result<()> {
         self.close();
-        super::sink::write_all(&mut self.screen.canvas.lock().expect("nothing panics with the lock held").output, text)
+        write_all(&mut self.screen.canvas.lock().expect("nothing panics with the lock held").output, text)
     }
 
     fn close(&mut self) {
@@ -240,7 +241,7 @@ impl<W: Write + Send + 'static> TermLike for Screen<W> {
         drawing.push_str(FRAME_ENDS);
         canvas.cleared = 0;
         MID_FRAME.store(true, Ordering::SeqCst);
-        let result = super::sink::write_all(&mut canvas.output, drawing.as_bytes());
+        let result = write_all(&mut canvas.output, drawing.as_bytes());
         MID_FRAME.store(false, Ordering::SeqCst);
         if let Err(error) = result {
             canvas.error = Some(error);
