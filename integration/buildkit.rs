@@ -6,13 +6,14 @@ mod dial;
 #[path = "support/fake_buildkit.rs"]
 mod fake_buildkit;
 
-use fake_buildkit::{FakeBuildkit, Rude, Script, Solve, StatusEnd, rude, typed_status};
+use fake_buildkit::{FakeBuildkit, Rude, Script, Solve, StatusEnd, mute, rude, typed_status};
+use futures_util::stream;
 use kubectl_build::buildkit::failure::Class;
 use kubectl_build::buildkit::solve::{Exporter, SolveError, SolveRequest, random_reference, solve};
 use kubectl_build::buildkit::{Client, ClientError, Lost};
 use kubectl_build::event::{Event, Events, StepState};
 use kubectl_build::pb::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
-use kubectl_build::pb::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog};
+use kubectl_build::pb::moby::buildkit::v1::{BytesMessage, StatusResponse, Vertex, VertexLog};
 use kubectl_build::pb::pb::Platform;
 use kubectl_build::task::{Cancel, Cause};
 use std::collections::{BTreeMap, HashMap};
@@ -249,6 +250,40 @@ async fn a_daemon_with_nothing_to_tell_is_not_lost() {
     let outcome = solve(&Client::over(io), request(), &Events::off(), &Cancel::new()).await;
     outcome.expect("it succeeds after an hour");
     assert!(fake.seen.borrow().infos > 100, "it was asked now and then");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_slept_asks_before_it_gives_up() {
+    let (fake, io) = FakeBuildkit::start(Script { solve: Solve::NeverReturns, ..Script::default() });
+    let (client, events, cancel) = (Client::over(io), Events::off(), Cancel::new());
+    let sleep = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        // A laptop's lid: an hour passes in which nobody could have answered.
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        cancel.cancel(Cause::Interrupt);
+    };
+    let (outcome, ()) = tokio::join!(solve(&client, request(), &events, &cancel), sleep);
+    assert!(matches!(outcome, Err(SolveError::Cancelled(_))), "{outcome:?}");
+    assert!(fake.seen.borrow().infos > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_moves_puts_off_the_verdict_within_limits() {
+    // As long as the peer takes bytes, our question may stand in the queue behind them.
+    for (takes, lost) in [(0, 12..15), (20, 26..33), (3600, 65..80)] {
+        let (_peer, io) = mute(Duration::from_secs(takes));
+        let client = Client::over(io);
+        let mut control = client.control();
+        let endless = stream::repeat(BytesMessage { data: vec![0; 16 << 10].into() });
+        let started = Instant::now();
+        tokio::select! {
+            _ = control.session(endless) => panic!("nobody answers"),
+            lost = client.silent_for(Duration::from_secs(12)) => assert!(matches!(lost, Lost::Silent(_))),
+        }
+        let took = started.elapsed().as_secs();
+        assert!(lost.contains(&took), "{took} s with bytes taken for {takes} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]

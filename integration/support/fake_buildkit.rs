@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::sync::watch;
 use tonic::transport::server::Connected;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -326,4 +326,23 @@ pub(crate) fn rude(how: Rude) -> (Task<()>, DuplexStream) {
         }
     };
     (task::spawn("rude peer", serve), near)
+}
+
+/// A peer that opens HTTP/2's windows wide, takes 64 KiB a second for `takes`, and never says anything.
+pub(crate) fn mute(takes: Duration) -> (Task<()>, DuplexStream) {
+    const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff"; // INITIAL_WINDOW_SIZE
+    const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
+    const WINDOW_UPDATE: &[u8] = b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\0\0";
+    let (near, mut far) = tokio::io::duplex(64 << 10);
+    let serve = async move {
+        far.write_all(&[SETTINGS, SETTINGS_ACK, WINDOW_UPDATE].concat()).await.expect("room in the pipe");
+        let end = tokio::time::Instant::now() + takes;
+        let mut buffer = vec![0; 64 << 10];
+        while tokio::time::Instant::now() < end {
+            far.read(&mut buffer).await.expect("bytes");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    (task::spawn("mute peer", serve), near)
 }
