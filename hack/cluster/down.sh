@@ -20,20 +20,7 @@ fi
 if [[ ${1:-} != --locked ]]; then lock 300; fi
 
 say "ending processes"
-# Daemons first, or they would start again what is ended after them. Several
-# rounds, for what forks meanwhile.
-for signal in TERM KILL KILL KILL KILL; do
-  pids=$(members)
-  [[ -n $pids ]] || break
-  # shellcheck disable=SC2086
-  kill -$signal $pids 2>/dev/null || true
-  for _ in $(seq 20); do
-    [[ -n $(members) ]] || break
-    sleep 0.1
-  done
-done
-left=$(members)
-[[ -z $left ]] || die "these processes do not end: $left"
+end_processes
 
 say "removing namespaces and mounts"
 if mountpoint -q "$MOUNTS" 2>/dev/null; then

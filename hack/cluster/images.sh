@@ -111,6 +111,7 @@ images_build() {
   say "assembling images: ${IMAGE_NAMES[*]}"
   local work name
   mkdir -p "$CACHE/images"
+  find "$CACHE/images" -maxdepth 1 -name 'work.*' -mmin +60 -exec rm -rf {} + # of killed runs
   work=$(mktemp -d "$CACHE/images/work.XXXXXX")
   for name in "${IMAGE_NAMES[@]}"; do
     mkdir -p "$work/root/$name"

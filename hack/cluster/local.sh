@@ -101,16 +101,35 @@ lock() {
 # binaries of the daemons, and by the cgroup of the pods' processes. Found by
 # looking, not from the pid files, since those may be lost.
 members() {
-  local ns= dir pid
-  [[ -e $NETNS_FILE ]] && ns=net:[$(stat -Lc %i "$NETNS_FILE")]
-  for dir in /proc/[0-9]*; do
-    pid=${dir#/proc/}
-    [[ $pid != $$ && $pid != "$BASHPID" ]] || continue
-    if grep -q "/$CGROUP\(/\|$\)" "$dir/cgroup" 2>/dev/null; then
-      echo "$pid"
-    elif [[ -n $ns && $(readlink "$dir/ns/net" 2>/dev/null) == "$ns" &&
-      $(readlink "$dir/exe" 2>/dev/null) == "$CACHE"/peers/* ]]; then
-      echo "$pid"
+  local ns exe pid
+  {
+    grep -lE "/$CGROUP(/|\$)" /proc/[0-9]*/cgroup 2>/dev/null || true
+    if [[ -e $NETNS_FILE ]]; then
+      ns=$(stat -Lc %i "$NETNS_FILE")
+      find /proc/[0-9]*/ns/net -maxdepth 0 -lname "net:\\[$ns\\]" 2>/dev/null | while read -r pid; do
+        exe=$(readlink "${pid%/ns/net}/exe" 2>/dev/null) || continue
+        if [[ $exe == "$CACHE"/peers/* ]]; then echo "$pid"; fi
+      done
     fi
+  } | cut -d/ -f3 | sort -un
+}
+
+# end_processes: at once, since nothing here is worth a graceful end. Several
+# rounds, for what forks or is started anew meanwhile.
+end_processes() {
+  local pids file
+  for _ in $(seq 50); do
+    pids=$(
+      members
+      # Daemons of a namespace whose name is gone are known by their files only.
+      for file in "$PIDS"/*.pid; do
+        if alive "$(basename "$file" .pid)"; then cut -d' ' -f1 "$file"; fi
+      done
+    )
+    [[ -n $pids ]] || return 0
+    # shellcheck disable=SC2086
+    kill -KILL $pids 2>/dev/null || true
+    sleep 0.1
   done
+  die "these processes do not end: $pids"
 }

@@ -16,6 +16,7 @@ node_namespace() {
   [[ -e $MOUNTS/$node ]] || touch "$MOUNTS/$node"
   if mountpoint -q "$MOUNTS/$node"; then return; fi
   say "making node $node"
+  rm -rf "$root/run" # as after a boot; a killed run may have left sockets there
   # These folders stay behind, empty: they are only places to mount on.
   mkdir -p /var/lib/{containerd,kubelet,cni} "$root"/{run/netns,containerd,kubelet,cni}
   unshare --mount="$MOUNTS/$node" --propagation private bash -euo pipefail -s "$root" <<'INSIDE'

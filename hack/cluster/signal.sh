@@ -28,7 +28,8 @@ local_signal() {
       node=$($CLUSTER_RUN "$PEERS/kubectl" -n "$3" get pod "$4" -o "jsonpath={.spec.nodeName}")
       local ctr=("$PEERS/ctr" --address "$STATE/$node/run/containerd/containerd.sock" -n k8s.io)
       pids=$(
-        for id in $("${ctr[@]}" containers ls -q "labels.io.kubernetes.pod.namespace==$3,labels.io.kubernetes.pod.name==$4,labels.io.cri-containerd.kind==container"); do
+        for id in $("${ctr[@]}" containers ls -q \
+          "labels.\"io.kubernetes.pod.namespace\"==$3,labels.\"io.kubernetes.pod.name\"==$4,labels.\"io.cri-containerd.kind\"==container" 2>/dev/null); do
           "${ctr[@]}" tasks ps "$id" 2>/dev/null | awk 'NR > 1 { print $1 }' || true
         done
       )

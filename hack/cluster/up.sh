@@ -2,6 +2,7 @@
 # Brings the cluster up, or repairs it, or finds it well; then writes
 # target/cluster/env. PROVIDER=local (default) runs real peers as processes of
 # this machine, inside a network namespace; PROVIDER=kind uses Docker.
+# With CLUSTER_ONLY=1 the peers that only tests need are not built.
 set -euo pipefail
 SELF=cluster
 . "$(dirname -- "$0")/lib.sh"
@@ -27,9 +28,23 @@ healthy() {
   registry_service_ready || { say "the registry Service does not answer"; return 1; }
 }
 
+# What an earlier run left: stopped by a test, or without its namespaces after a
+# crash or a boot of the machine.
+recover() {
+  local node whole=1
+  for node in "${NODES[@]}"; do mountpoint -q "$MOUNTS/$node" || whole=; done
+  if [[ -z $whole || ! -e $NETNS_FILE ]]; then
+    end_processes
+  else
+    # shellcheck disable=SC2046
+    kill -CONT $(members) 2>/dev/null || true
+  fi
+}
+
 start() {
   local node index=0
   mkdir -p "$LOGS" "$PIDS"
+  recover
   echo "$PEERS" >"$STATE/peers"
   network_up
   pki_up
@@ -94,4 +109,4 @@ up() {
 up
 exec 9>&- # the cluster is usable while the rest is still built
 # What only tests and benchmarks need.
-"$HERE/peers.sh" clients
+[[ -n ${CLUSTER_ONLY:-} ]] || "$HERE/peers.sh" clients
