@@ -55,7 +55,7 @@ start_time() {
 # spawn NAME [NODE] -- COMMAND...: starts a daemon unless it runs, inside the
 # network namespace (and a node's mount namespace), detached from this shell.
 spawn() {
-  local name=$1 node= enter=(--net="$NETNS_FILE")
+  local name=$1 node='' enter=(--net="$NETNS_FILE")
   shift
   if [[ $1 != -- ]]; then node=$1; shift; fi
   shift

@@ -4,6 +4,7 @@
 #
 #   peers.sh [GROUP|PEER]...   groups: cluster, clients (both by default), signing
 #   peers.sh path              prints the folder with the binaries, builds nothing
+#   peers.sh key GROUP         prints a key of the group's versions
 #
 # The cache: $KUBECTL_BUILD_CACHE, or kubectl-build in the user's cache folder.
 #   peers/store/NAME-VERSION-KEY/  one peer; complete as soon as it exists
@@ -29,9 +30,12 @@ store_of() {
   echo "$STORE/$n-${VERSION[$n]}-$key"
 }
 
+# set_key [GROUP]: of everything, or of a group.
 set_key() {
   local n
-  for n in "${ORDER[@]}"; do basename "$(store_of "$n")"; done | sha256sum | cut -c1-12
+  for n in "${ORDER[@]}"; do
+    if [[ -z ${1:-} || ${GROUP[$n]} == "$1" ]]; then basename "$(store_of "$n")"; fi
+  done | sha256sum | cut -c1-12
 }
 
 # prepare NAME: the peer's own small module, so that dependency trees do not
@@ -73,7 +77,8 @@ prepare_all() {
 prepare_logged() { (prepare "$1") >"$LOGS/$1.log" 2>&1; }
 
 link_all() {
-  local n f dir=$PEERS_DIR/bin-$(set_key)
+  local n f dir
+  dir=$PEERS_DIR/bin-$(set_key)
   mkdir -p "$dir"
   for n in "${ORDER[@]}"; do
     for f in "$(store_of "$n")"/bin/*; do
@@ -134,6 +139,9 @@ sweep() {
 main() {
   if [[ ${1:-} == path ]]; then
     echo "$PEERS_DIR/bin-$(set_key)"
+    return
+  elif [[ ${1:-} == key ]]; then
+    set_key "$2"
     return
   fi
   local wanted=() missing=() n w

@@ -66,11 +66,11 @@ pki_registries() {
 
 # token,user,uid,groups
 tokens() {
-  local line
-  for line in admin,admin,system:masters system:kube-controller-manager,kcm, system:kube-scheduler,scheduler, \
-    system:kube-proxy,proxy, system:coredns,coredns, $(printf 'system:node:%s,node,system:nodes ' "${NODES[@]}"); do
-    echo "$(openssl rand -hex 16),$line"
+  local user
+  for user in admin system:kube-controller-manager system:kube-scheduler system:kube-proxy system:coredns; do
+    echo "$(openssl rand -hex 16),$user,$user,$([[ $user != admin ]] || echo system:masters)"
   done
+  for user in "${NODES[@]}"; do echo "$(openssl rand -hex 16),system:node:$user,$user,system:nodes"; done
 }
 
 pki_up() {

@@ -17,13 +17,16 @@ for part in local images network pki control node registries env; do . "$HERE/$p
 DAEMONS=(etcd apiserver controller-manager scheduler kube-proxy coredns registry-plain registry-tls registry-referrers)
 for node in "${NODES[@]}"; do DAEMONS+=("containerd-$node" "kubelet-$node"); done
 
-# healthy: everything runs, answers, and was started from the present peers.
+# healthy: everything runs and answers.
 healthy() {
   local name
-  [[ -e $NETNS_FILE && $(cat "$STATE/peers" 2>/dev/null) == "$PEERS" ]] || return 1
+  [[ -e $NETNS_FILE ]] || return 1
   for name in "${DAEMONS[@]}"; do alive "$name" || { say "$name does not run"; return 1; }; done
   apiserver_ready >/dev/null 2>&1 || { say "the API server does not answer"; return 1; }
-  for name in "${NODES[@]}"; do node_ready "$name" || { say "node $name is not Ready"; return 1; }; done
+  for name in "${NODES[@]}"; do
+    node_ready "$name" || { say "node $name is not Ready"; return 1; }
+    [[ $(cat "$STATE/$name/images" 2>/dev/null) == "$(images_dir)" ]] || { say "the images changed"; return 1; }
+  done
   registries_ready || { say "a registry does not answer"; return 1; }
   registry_service_ready || { say "the registry Service does not answer"; return 1; }
 }
@@ -45,7 +48,7 @@ start() {
   local node index=0
   mkdir -p "$LOGS" "$PIDS"
   recover
-  echo "$PEERS" >"$STATE/peers"
+  echo "$PEERS_KEY" >"$STATE/peers"
   network_up
   pki_up
   control_start
@@ -85,12 +88,13 @@ write_env() {
 need_packages ip=iproute2 iptables=iptables nsenter=util-linux openssl=openssl curl=curl awk=gawk
 "$HERE/peers.sh" cluster
 PEERS=$("$HERE/peers.sh" path)
+PEERS_KEY=$("$HERE/peers.sh" key cluster)
 lock 600
 
 up() {
   if [[ -e $STATE/peers ]]; then
-    if [[ $(cat "$STATE/peers") != "$PEERS" ]]; then
-      say "the peers changed: starting anew"
+    if [[ $(cat "$STATE/peers") != "$PEERS_KEY" ]]; then
+      say "the cluster's peers changed: starting anew"
       "$HERE/down.sh" --locked
       lock 600
     elif healthy; then
