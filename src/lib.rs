@@ -10,5 +10,6 @@ pub mod buildkit;
 pub mod event;
 pub mod pb;
 pub mod registry;
+pub mod sign;
 pub mod task;
 pub mod ui;

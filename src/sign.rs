@@ -1,0 +1,267 @@
+//! Signs images that are in a registry already, and proves that a stranger can verify them.
+//!
+//! What it owns: keys ([`key`]), the two formats in which signatures are stored next to an image (cosign's
+//! `.sig` tag and the Sigstore bundle as a referrer), and the check after writing. What it never does: read
+//! files or the environment, talk to a registry other than through [`Store`], move an image's tag.
+//!
+//! [`sign_image`] is the facade. A [`Signer`] makes signatures (a key file now; a KMS, a token or a short-lived
+//! certificate are other kinds of it), a [`Store`] keeps them, a [`Verifier`] accepts them.
+//! [`verify_line`] says which `cosign verify` accepts the result.
+
+pub mod key;
+
+mod advice;
+mod bundle;
+mod check;
+mod error;
+mod evidence;
+mod json;
+mod legacy;
+mod payload;
+mod referrer;
+mod run;
+mod scope;
+mod store;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use advice::{CosignLine, RegistryAccess, VerifyLines, verify_lines};
+pub use error::SignError;
+pub use evidence::{Evidence, KeySigner, Material, Signer, SignerError, Verifier};
+pub use scope::{Scope, ScopeError, expand};
+pub use store::{Manifest, Store, StoreError};
+pub use verify::{AcceptedSignature, RefusedSignature, Verdict, VerifyRequest, verify_image};
+
+use crate::event::Events;
+use crate::registry::{Descriptor, Digest, Repository};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use run::Run;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How many images are signed at the same time.
+const AT_ONCE: usize = 4;
+
+/// A way of storing signatures beside an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A layer of the manifest under the tag `sha256-<hex>.sig`, which every verifier since cosign 1 reads.
+    Legacy,
+    /// A Sigstore bundle that refers to the image, cosign 3's default.
+    Bundle,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Legacy => "legacy",
+            Self::Bundle => "bundle",
+        })
+    }
+}
+
+/// Which formats to write (`--signature-format`).
+///
+/// Verifiers that find any bundle ignore the `.sig` tag, so all signers of an image should use the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Formats {
+    /// Each signature in both.
+    #[default]
+    Both,
+    /// Only the `.sig` tag.
+    Legacy,
+    /// Only bundles.
+    Bundle,
+}
+
+impl Formats {
+    /// Whether this format is among them.
+    pub fn has(self, format: Format) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Legacy => format == Format::Legacy,
+            Self::Bundle => format == Format::Bundle,
+        }
+    }
+}
+
+impl FromStr for Formats {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "both" => Ok(Self::Both),
+            "legacy" => Ok(Self::Legacy),
+            "bundle" => Ok(Self::Bundle),
+            other => Err(format!("unknown signature format `{other}`; use `both`, `legacy` or `bundle`")),
+        }
+    }
+}
+
+impl fmt::Display for Formats {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Both => "both",
+            Self::Legacy => "legacy",
+            Self::Bundle => "bundle",
+        })
+    }
+}
+
+/// One manifest to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Media type, digest and size as the registry has them.
+    pub descriptor: Descriptor,
+    /// What it is, for people: `image`, `index`, `linux/arm64`.
+    pub role: String,
+}
+
+/// What to sign, and how. One repository each: a signature names it.
+#[derive(Clone, Debug)]
+pub struct SignRequest {
+    /// Where the images are, and what the signatures name.
+    pub repository: Repository,
+    /// Where the signatures go, if not there (`--signature-repository`).
+    pub storage: Option<Repository>,
+    /// The images, already expanded by scope.
+    pub subjects: Vec<Subject>,
+    /// The formats.
+    pub formats: Formats,
+    /// What is signed along.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What was signed.
+#[derive(Clone, Debug)]
+pub struct SignReport {
+    /// In the order of the request.
+    pub subjects: Vec<SignedSubject>,
+}
+
+/// One image, signed and verified.
+#[derive(Clone, Debug)]
+pub struct SignedSubject {
+    /// The image.
+    pub subject: Subject,
+    /// One for each signer and format.
+    pub signatures: Vec<StoredSignature>,
+}
+
+/// One signature as it stands in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSignature {
+    /// The signer's name.
+    pub signer: String,
+    /// How it is stored.
+    pub format: Format,
+    /// The manifest that holds it.
+    pub location: Digest,
+    /// It was there before: signing again adds nothing.
+    pub reused: bool,
+}
+
+/// Signs every subject by every signer in every format, reads the signatures back and verifies them.
+///
+/// Safe to repeat and to cancel: a signature that is there already is kept, and what is half written is found
+/// or made anew by the next run. Returns only when all of it stands and verifies.
+///
+/// # Errors
+/// [`SignError`], naming repository and what was attempted.
+pub async fn sign_image(
+    store: &dyn Store,
+    signers: &[Box<dyn Signer>],
+    request: &SignRequest,
+    events: &Events,
+) -> Result<SignReport, SignError> {
+    if signers.is_empty() {
+        return Err(SignError::Nothing("no signer"));
+    }
+    if request.subjects.is_empty() {
+        return Err(SignError::Nothing("no image"));
+    }
+    let run = &Run::new(store, signers, request, events);
+    let subjects = futures_util::stream::iter(&request.subjects)
+        .map(|subject| sign_subject(run, subject))
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(SignReport { subjects })
+}
+
+async fn sign_subject(run: &Run<'_>, subject: &Subject) -> Result<SignedSubject, SignError> {
+    let image = subject.descriptor.digest;
+    let formats = run.request.formats;
+    let what = format!("sha256:{} ({}) in {}", &image.hex()[..12], subject.role, run.repository());
+    let id = format!("{}@{image}", run.repository());
+    let names: Vec<&str> = run.signers.iter().map(|signer| signer.name()).collect();
+
+    let step = run.events.step(&format!("sign {id}"), format!("signing {what} with {}", names.join(" and ")));
+    let legacy = async {
+        match formats.has(Format::Legacy) {
+            true => legacy::publish(run, &image).await.map(Some),
+            false => Ok(None),
+        }
+    };
+    let bundles = async {
+        match formats.has(Format::Bundle) {
+            true => referrer::publish(run, &subject.descriptor).await,
+            false => Ok(Vec::new()),
+        }
+    };
+    let (legacy, bundles) = match tokio::try_join!(legacy, bundles) {
+        Ok(written) => written,
+        Err(error) => {
+            step.fail(&error);
+            return Err(error);
+        }
+    };
+    let mut signatures: Vec<StoredSignature> = Vec::new();
+    let mut add = |format, placed: Vec<run::Placed>| {
+        let stored = |(name, placed): (&&str, run::Placed)| StoredSignature {
+            signer: (*name).to_owned(),
+            format,
+            location: placed.location,
+            reused: placed.reused,
+        };
+        signatures.extend(names.iter().zip(placed).map(stored));
+    };
+    add(Format::Legacy, legacy.as_ref().map(legacy::Published::placed).unwrap_or_default());
+    add(Format::Bundle, bundles.iter().map(|bundle| bundle.placed.clone()).collect());
+    for signature in &signatures {
+        let verb = if signature.reused { "already signed" } else { "signed" };
+        step.line(format!("{verb} by {} ({}): {}", signature.signer, signature.format, signature.location));
+    }
+    match signatures.iter().all(|signature| signature.reused) {
+        true => step.cached(),
+        false => step.done(),
+    }
+
+    let step = run.events.step(&format!("verify {id}"), format!("verifying {what}"));
+    let legacy = async {
+        match &legacy {
+            Some(published) => legacy::verify(run, &image, published).await,
+            None => Ok(()),
+        }
+    };
+    match tokio::try_join!(legacy, referrer::verify(run, &image, &bundles)) {
+        Ok(_) => step.done(),
+        Err(error) => {
+            step.fail(&error);
+            return Err(error);
+        }
+    }
+    Ok(SignedSubject { subject: subject.clone(), signatures })
+}
+
+/// Waits before another attempt: longer each time, and not as long as the other writer does.
+async fn pause(attempt: u32) {
+    let mut random = [0];
+    // Without randomness the pause is merely regular.
+    let _best_effort = aws_lc_rs::rand::fill(&mut random);
+    let base = 40 * u64::from(attempt);
+    tokio::time::sleep(Duration::from_millis(base + base * u64::from(random[0]) / 128)).await;
+}

@@ -1,0 +1,112 @@
+//! Why an image could not be signed or its signatures not be verified.
+
+use super::evidence::SignerError;
+use super::store::StoreError;
+use crate::registry::{Digest, Repository};
+use std::error::Error;
+
+/// Why signing failed. Signing again is always safe: what is there already is found and kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignError {
+    /// The request names no image or no signer.
+    #[error("nothing to sign: {0}")]
+    Nothing(&'static str),
+    /// A key, KMS or token refused.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The registry refused or could not be reached.
+    #[error("cannot {doing} in {repository}")]
+    Store {
+        /// What was attempted, such as `write the tag sha256-….sig`.
+        doing: String,
+        /// Where.
+        repository: Repository,
+        /// What the registry said.
+        #[source]
+        source: StoreError,
+    },
+    /// The tag that collects signatures can't be extended because tags there never move.
+    #[error("the tag {tag} in {repository} is immutable, so no signature can be added to it")]
+    TagImmutable {
+        /// The `.sig` tag, or the fallback tag of the referrers.
+        tag: String,
+        /// Where.
+        repository: Repository,
+        /// What the registry said.
+        #[source]
+        source: StoreError,
+    },
+    /// Something else stands where signatures are collected; it is left alone.
+    #[error("the tag {tag} in {repository} holds something else than signatures")]
+    ForeignTag {
+        /// The tag.
+        tag: String,
+        /// Where.
+        repository: Repository,
+        /// What it is.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Others kept writing the same tag at the same time.
+    #[error("other writers of the tag {tag} in {repository} removed our signature {attempts} times in a row")]
+    LostRace {
+        /// The tag.
+        tag: String,
+        /// Where.
+        repository: Repository,
+        /// How often it was written.
+        attempts: u32,
+    },
+    /// The registry took the referrer and doesn't list it.
+    #[error("{repository} took the signature {referrer} but does not list it among the referrers of {image}")]
+    NotListed {
+        /// The manifest that was pushed.
+        referrer: Digest,
+        /// What it refers to.
+        image: Digest,
+        /// Where.
+        repository: Repository,
+    },
+    /// What was read back doesn't verify.
+    #[error("the signature of {image} by {signer}, read back from {repository}, does not verify: {reason}")]
+    DoesNotVerify {
+        /// The signed image.
+        image: Digest,
+        /// Whose signature.
+        signer: String,
+        /// Where it was read.
+        repository: Repository,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl SignError {
+    /// Returns a function that says what was attempted when the store failed.
+    pub(super) fn doing(
+        repository: &Repository,
+        doing: impl Into<String>,
+    ) -> impl FnOnce(StoreError) -> Self {
+        let (repository, doing) = (repository.clone(), doing.into());
+        move |source| Self::Store { doing, repository, source }
+    }
+
+    /// As [`doing`](Self::doing) for the write of a tag.
+    pub(super) fn writing(repository: &Repository, tag: &str) -> impl FnOnce(StoreError) -> Self {
+        let (repository, tag) = (repository.clone(), tag.to_owned());
+        move |source| match source {
+            StoreError::TagImmutable(_) => Self::TagImmutable { tag, repository, source },
+            StoreError::Other(_) => Self::Store { doing: format!("write the tag {tag}"), repository, source },
+        }
+    }
+
+    /// Returns a function for what stands at a tag and isn't ours to add to.
+    pub(super) fn foreign<E: Error + Send + Sync + 'static>(
+        repository: &Repository,
+        tag: &str,
+    ) -> impl FnOnce(E) -> Self {
+        let (repository, tag) = (repository.clone(), tag.to_owned());
+        move |source| Self::ForeignTag { tag, repository, source: Box::new(source) }
+    }
+}

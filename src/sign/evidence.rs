@@ -1,0 +1,118 @@
+//! The seams: who signs, what a signature comes with, who verifies.
+
+use super::key::{Hash, PrivateKey, PublicKey};
+use async_trait::async_trait;
+use std::error::Error;
+use std::sync::Arc;
+
+/// A signature with what a verifier needs beside the trust root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The signature in the form that verifiers of images expect: ECDSA as DER, RSA and Ed25519 bare.
+    pub signature: Vec<u8>,
+    /// Whose signature it is.
+    pub material: Material,
+}
+
+/// What names the signing key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Material {
+    /// A key that the verifier has already. The hint helps to find it; it proves nothing.
+    PublicKey {
+        /// See [`PublicKey::hint`].
+        hint: String,
+    },
+    /// A certificate, such as keyless signatures carry.
+    Certificate {
+        /// The leaf, DER.
+        leaf: Vec<u8>,
+    },
+}
+
+/// Makes signatures. A key file, a KMS or a hardware token are kinds.
+#[async_trait]
+pub trait Signer: Send + Sync {
+    /// Returns the name that messages use, such as `cosign.key`; never a secret.
+    fn name(&self) -> &str;
+
+    /// Returns what accepts this signer's signatures, for the check after signing.
+    fn verifier(&self) -> &dyn Verifier;
+
+    /// Returns the key that signs every time, or `None` where each signature has a key of its own. With a key
+    /// an earlier signature over the same content is found and kept instead of being made once more.
+    fn public_key(&self) -> Option<&PublicKey>;
+
+    /// Signs these bytes (the message itself, not its hash).
+    async fn sign(&self, message: &[u8]) -> Result<Evidence, SignerError>;
+}
+
+/// Why a signer did not sign; the text names provider and call.
+#[derive(Debug, thiserror::Error)]
+#[error("{signer} could not sign")]
+pub struct SignerError {
+    /// The signer's name.
+    pub signer: String,
+    /// What its provider said.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+/// Accepts or refuses signatures.
+pub trait Verifier: Send + Sync {
+    /// Returns whether the evidence is a signature over these bytes by whom this verifier stands for.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn verify(&self, message: &[u8], evidence: &Evidence) -> Result<(), String>;
+}
+
+impl Verifier for PublicKey {
+    fn verify(&self, message: &[u8], evidence: &Evidence) -> Result<(), String> {
+        match (&evidence.material, self.verify(message, &evidence.signature)) {
+            (Material::Certificate { .. }, _) => {
+                Err("it was made with a certificate, not with a key".to_owned())
+            }
+            (_, Some(Hash::Sha256 | Hash::OfCurve)) => Ok(()),
+            (_, None) => Err("it is not a signature of this key over this content".to_owned()),
+        }
+    }
+}
+
+/// A signer with its private key in memory.
+#[derive(Clone, Debug)]
+pub struct KeySigner {
+    name: String,
+    key: Arc<PrivateKey>,
+}
+
+impl KeySigner {
+    /// Returns a signer; `name` is what messages call it.
+    pub fn new(name: impl Into<String>, key: PrivateKey) -> Self {
+        Self { name: name.into(), key: Arc::new(key) }
+    }
+}
+
+#[async_trait]
+impl Signer for KeySigner {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn verifier(&self) -> &dyn Verifier {
+        self.key.public()
+    }
+
+    fn public_key(&self) -> Option<&PublicKey> {
+        Some(self.key.public())
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Evidence, SignerError> {
+        // A few milliseconds at most (RSA 8192 takes about 20), so it stays on this thread.
+        let signature = self
+            .key
+            .sign(message)
+            .map_err(|error| SignerError { signer: self.name.clone(), source: Box::new(error) })?;
+        Ok(Evidence { signature, material: Material::PublicKey { hint: self.key.public().hint() } })
+    }
+}

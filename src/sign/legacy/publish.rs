@@ -1,0 +1,149 @@
+//! Adds signatures to the `.sig` tag, and makes sure that they stay there.
+
+use super::read::{BLOB_LIMIT, Opened, Standing};
+use super::{Layer, SignatureImage, tag};
+use crate::registry::Digest;
+use crate::sign::check;
+use crate::sign::error::SignError;
+use crate::sign::evidence::Signer;
+use crate::sign::key::Hash;
+use crate::sign::pause;
+use crate::sign::payload;
+use crate::sign::run::{Placed, Run};
+use crate::sign::store::Manifest;
+use bytes::Bytes;
+
+/// How often the tag is written when other writers overwrite it.
+const ATTEMPTS: u32 = 6;
+
+/// What was found or made for one image.
+#[derive(Debug)]
+pub(in crate::sign) struct Published {
+    payload: Digest,
+    /// One for each signer, in their order.
+    signatures: Vec<(Layer, Placed)>,
+}
+
+impl Published {
+    /// Returns where each signer's signature stands.
+    pub(in crate::sign) fn placed(&self) -> Vec<Placed> {
+        self.signatures.iter().map(|(_, placed)| placed.clone()).collect()
+    }
+}
+
+/// Makes every signer's layer stand at the tag: all that are missing go there in one write.
+///
+/// Registries have no conditional write, so that two writers can each read, add and write, and the second
+/// removes the layer of the first. Hence the tag is read again after the write, and written anew with what
+/// stands there now while ours is missing.
+pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Digest) -> Result<Published, SignError> {
+    let at = run.storage();
+    let tag = tag(image);
+    let payload =
+        Bytes::from(payload::simple_signing(&run.repository().signing_name(), image, run.annotations()));
+    let upload = async {
+        run.store
+            .put_blob(at, payload.clone())
+            .await
+            .map_err(SignError::doing(at, "upload a signature's payload"))
+    };
+    let read = async { Standing::read(run.store, at, &tag).await?.open(run.store, at, &tag).await };
+    let ((), mut standing) = tokio::try_join!(upload, read)?;
+
+    let mut made: Vec<Option<Layer>> = vec![None; run.signers.len()];
+    for attempt in 0..=ATTEMPTS {
+        let before = standing.image.layers().count();
+        let mut next = standing.image.clone();
+        let mut signatures = Vec::new();
+        for (signer, made) in run.signers.iter().zip(&mut made) {
+            let layer = match find(&next, signer.as_ref(), &payload, made.as_ref()) {
+                Some(layer) => layer.clone(),
+                None => {
+                    let layer = match made.take() {
+                        Some(layer) => layer,
+                        None => Layer::new(&payload, &signer.sign(&payload).await?),
+                    };
+                    next.append(&layer).map_err(SignError::foreign(at, &tag))?;
+                    made.insert(layer).clone()
+                }
+            };
+            // Nothing made means: found.
+            signatures.push((layer, made.is_none()));
+        }
+        if next.layers().count() == before {
+            let location = standing.digest();
+            let placed = |(layer, reused)| (layer, Placed { location, reused });
+            let signatures = signatures.into_iter().map(placed).collect();
+            return Ok(Published { payload: Digest::of(&payload), signatures });
+        }
+        if attempt == ATTEMPTS {
+            break;
+        }
+        if attempt > 0 {
+            run.events
+                .note(format!("another writer changed the tag {tag} in {at}; adding the signature again"));
+            pause(attempt).await;
+        }
+        standing = write(run, &tag, next).await?;
+    }
+    Err(SignError::LostRace { tag, repository: at.clone(), attempts: ATTEMPTS })
+}
+
+/// Writes the tag and returns what stands there afterwards.
+async fn write(run: &Run<'_>, tag: &str, image: SignatureImage) -> Result<Opened, SignError> {
+    let at = run.storage();
+    let encoded = image.encode();
+    run.store
+        .put_blob(at, Bytes::from(encoded.config))
+        .await
+        .map_err(SignError::doing(at, "upload the config of the signatures"))?;
+    let manifest = Manifest { media_type: encoded.media_type, bytes: Bytes::from(encoded.manifest) };
+    run.store.put_manifest(at, tag, manifest.clone()).await.map_err(SignError::writing(at, tag))?;
+    let now = Standing::read(run.store, at, tag).await?;
+    match now.0.as_ref().is_some_and(|found| found.bytes == manifest.bytes) {
+        true => Ok(Opened { image, manifest: Some(manifest) }),
+        false => now.open(run.store, at, tag).await,
+    }
+}
+
+/// Reads the payload back and checks each signature as it stands at the tag.
+pub(in crate::sign) async fn verify(
+    run: &Run<'_>,
+    image: &Digest,
+    published: &Published,
+) -> Result<(), SignError> {
+    let at = run.storage();
+    let blob = run
+        .store
+        .get_blob(at, &published.payload, BLOB_LIMIT)
+        .await
+        .map_err(SignError::doing(at, "read a signature's payload back"))?;
+    let expected = run.expected(image);
+    for ((layer, _), signer) in published.signatures.iter().zip(run.signers) {
+        check::layer(layer, &blob, &expected, signer.verifier())
+            .map_err(|reason| run.does_not_verify(image, signer.as_ref(), reason))?;
+    }
+    Ok(())
+}
+
+/// Returns this signer's layer: the one just made, or an earlier one by the same key over the same payload.
+fn find<'a>(
+    image: &'a SignatureImage,
+    signer: &dyn Signer,
+    payload: &[u8],
+    made: Option<&Layer>,
+) -> Option<&'a Layer> {
+    if let Some(made) = made {
+        return image.layers().find(|layer| layer.covers(made) && layer.evidence() == made.evidence());
+    }
+    let key = signer.public_key()?;
+    let digest = Digest::of(payload);
+    // Only SHA-256 counts: of other hashes plain `cosign verify --key` knows nothing.
+    image.layers().find(|layer| {
+        layer.digest == digest
+            && layer.is_simple_signing()
+            && layer
+                .evidence()
+                .is_some_and(|evidence| key.verify(payload, &evidence.signature) == Some(Hash::Sha256))
+    })
+}

@@ -1,0 +1,174 @@
+//! Pushes bundles as referrers of their image, and keeps the fallback index where the registry lists none.
+
+use super::read::{BUNDLE_LIMIT, Listing, Stored, fetch_bundles, list, open_index};
+use super::{Entry, FallbackIndex, OCI_INDEX, OCI_MANIFEST, find, referrer};
+use crate::registry::{Descriptor, Digest};
+use crate::sign::bundle;
+use crate::sign::check;
+use crate::sign::error::SignError;
+use crate::sign::evidence::{Material, Signer};
+use crate::sign::key::Hash;
+use crate::sign::pause;
+use crate::sign::run::{Placed, Run};
+use crate::sign::store::Manifest;
+use bytes::Bytes;
+
+/// How often the fallback tag is written when other writers overwrite it, and a list is read until it is whole.
+const ATTEMPTS: u32 = 6;
+
+/// What was found or made for one signer and one image.
+#[derive(Debug)]
+pub(in crate::sign) struct Published {
+    entry: Entry,
+    bundle: Digest,
+    /// Where it stands.
+    pub(in crate::sign) placed: Placed,
+}
+
+/// Makes a bundle of every signer refer to the image.
+pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Descriptor) -> Result<Vec<Published>, SignError> {
+    let at = run.storage();
+    let statement = bundle::signed_statement(&image.digest, run.annotations());
+    let (listing, ()) = tokio::try_join!(list(run.store, at, &image.digest), run.ensure_empty_config())?;
+    let stored = fetch_bundles(run.store, at, &image.digest, listing.descriptors()).await?;
+
+    let mut published = Vec::new();
+    for signer in run.signers {
+        let reusable = stored.iter().find(|stored| is_by(stored, signer.as_ref(), &statement));
+        published.push(match reusable {
+            Some(Stored { entry, bundle, .. }) => {
+                let placed = Placed { location: entry.digest, reused: true };
+                Published { entry: entry.clone(), bundle: *bundle, placed }
+            }
+            None => push(run, image, signer.as_ref(), &statement).await?,
+        });
+    }
+    match listing {
+        Listing::Tag(index) => write_index(run, &image.digest, index, &published).await?,
+        Listing::Api(_) => wait_until_listed(run, image, &published).await?,
+    }
+    Ok(published)
+}
+
+/// Reads each bundle back, from the manifest on, and checks it.
+pub(in crate::sign) async fn verify(
+    run: &Run<'_>,
+    image: &Digest,
+    published: &[Published],
+) -> Result<(), SignError> {
+    let at = run.storage();
+    let expected = run.expected(image);
+    let checks = run.signers.iter().zip(published).map(|(signer, published)| {
+        let expected = &expected;
+        async move {
+            let digest = published.entry.digest;
+            let reference = digest.to_string();
+            let manifest = run.store.get_manifest(at, &reference);
+            let blob = run.store.get_blob(at, &published.bundle, BUNDLE_LIMIT);
+            let (manifest, blob) =
+                tokio::try_join!(manifest, blob).map_err(SignError::doing(at, "read a signature back"))?;
+            let refused = |reason: String| run.does_not_verify(image, signer.as_ref(), reason);
+            let found = manifest
+                .filter(|manifest| Digest::of(&manifest.bytes) == digest)
+                .and_then(|manifest| find(&manifest.bytes, image))
+                .ok_or_else(|| refused(format!("{digest} is gone, or is no referrer of the image")))?;
+            if found.bundle != published.bundle {
+                return Err(refused(format!("{digest} holds another bundle")));
+            }
+            check::bundle(&found.bundle, &blob, expected, signer.verifier()).map_err(refused)?;
+            Ok(())
+        }
+    });
+    futures_util::future::try_join_all(checks).await.map(|_| ())
+}
+
+/// Whether this bundle says what we are about to say, signed by the same key.
+fn is_by(stored: &Stored, signer: &dyn Signer, statement: &[u8]) -> bool {
+    let (Some(key), Ok(opened)) = (signer.public_key(), bundle::open(&stored.blob)) else { return false };
+    Digest::of(&stored.blob) == stored.bundle
+        && opened.statement == statement
+        && matches!(opened.evidence.material, Material::PublicKey { .. })
+        && key.verify(&bundle::message(&opened.statement), &opened.evidence.signature) == Some(Hash::Sha256)
+}
+
+async fn push(
+    run: &Run<'_>,
+    image: &Descriptor,
+    signer: &dyn Signer,
+    statement: &[u8],
+) -> Result<Published, SignError> {
+    let at = run.storage();
+    let evidence = signer.sign(&bundle::message(statement)).await?;
+    let blob = Bytes::from(bundle::encode(statement, &evidence));
+    let created = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let referrer = referrer(image, &blob, bundle::SIGNED, &created);
+    let bundle = Digest::of(&blob);
+    run.store.put_blob(at, blob).await.map_err(SignError::doing(at, "upload a signature"))?;
+    let digest = referrer.entry.digest;
+    let manifest = Manifest { media_type: OCI_MANIFEST.to_owned(), bytes: Bytes::from(referrer.manifest) };
+    // Whether the registry answers with OCI-Subject doesn't matter: verifiers go by the referrers API alone.
+    run.store
+        .put_manifest(at, &digest.to_string(), manifest)
+        .await
+        .map_err(SignError::doing(at, format!("write the signature {digest}")))?;
+    Ok(Published { entry: referrer.entry, bundle, placed: Placed { location: digest, reused: false } })
+}
+
+/// Makes the fallback index name every bundle, completely. As with the `.sig` tag, two writers can remove each
+/// other's entries, so the tag is read again after the write.
+async fn write_index(
+    run: &Run<'_>,
+    image: &Digest,
+    mut index: FallbackIndex,
+    published: &[Published],
+) -> Result<(), SignError> {
+    let at = run.storage();
+    let tag = image.tag();
+    for attempt in 0..=ATTEMPTS {
+        let changes = published.iter().filter(|published| index.put(&published.entry)).count();
+        if changes == 0 {
+            return Ok(());
+        }
+        if attempt == ATTEMPTS {
+            break;
+        }
+        if attempt > 0 {
+            run.events
+                .note(format!("another writer changed the tag {tag} in {at}; adding the signature again"));
+            pause(attempt).await;
+        }
+        let manifest = Manifest { media_type: OCI_INDEX.to_owned(), bytes: Bytes::from(index.to_vec()) };
+        run.store.put_manifest(at, &tag, manifest).await.map_err(SignError::writing(at, &tag))?;
+        let now = run.store.get_manifest(at, &tag).await;
+        index = open_index(at, &tag, now.map_err(SignError::doing(at, format!("read the tag {tag}")))?)?;
+    }
+    Err(SignError::LostRace { tag, repository: at.clone(), attempts: ATTEMPTS })
+}
+
+/// Waits until the referrers API lists every bundle: some registries index after they answered.
+async fn wait_until_listed(
+    run: &Run<'_>,
+    image: &Descriptor,
+    published: &[Published],
+) -> Result<(), SignError> {
+    let new: Vec<Digest> = published
+        .iter()
+        .filter(|published| !published.placed.reused)
+        .map(|published| published.entry.digest)
+        .collect();
+    let at = run.storage();
+    for attempt in 1..=ATTEMPTS {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let doing = SignError::doing(at, format!("list what refers to {}", image.digest));
+        let listed = run.store.referrers(at, &image.digest).await.map_err(doing)?.unwrap_or_default();
+        if new.iter().all(|digest| listed.iter().any(|listed| listed.digest == *digest)) {
+            return Ok(());
+        }
+        if attempt < ATTEMPTS {
+            pause(attempt).await;
+        }
+    }
+    Err(SignError::NotListed { referrer: new[0], image: image.digest, repository: at.clone() })
+}

@@ -1,0 +1,98 @@
+//! Finds the bundles that refer to an image, wherever the registry lists them.
+
+use super::{Entry, FallbackIndex, find, may_hold_signature};
+use crate::registry::{Descriptor, Digest, Repository};
+use crate::sign::error::SignError;
+use crate::sign::store::{Manifest, Store};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+/// The largest bundle that is read. A signature takes a kilobyte, a logged one five.
+pub(in crate::sign) const BUNDLE_LIMIT: usize = 4 << 20;
+/// How many referrers are fetched at a time.
+const AT_ONCE: usize = 8;
+/// How many listed referrers are looked into.
+const LOOKED_INTO: usize = 200;
+
+/// What a registry lists as referrers.
+pub(in crate::sign) enum Listing {
+    /// By the referrers API.
+    Api(Vec<Descriptor>),
+    /// By the index under the fallback tag.
+    Tag(FallbackIndex),
+}
+
+impl Listing {
+    /// Returns all that is listed, whatever it is.
+    pub(in crate::sign) fn descriptors(&self) -> Vec<Descriptor> {
+        match self {
+            Self::Api(descriptors) => descriptors.clone(),
+            Self::Tag(index) => index.descriptors(),
+        }
+    }
+}
+
+/// Lists what refers to the image.
+pub(in crate::sign) async fn list(
+    store: &dyn Store,
+    at: &Repository,
+    image: &Digest,
+) -> Result<Listing, SignError> {
+    let tag = image.tag();
+    // Both at once: which of them counts is known only when the first has answered.
+    let api = store.referrers(at, image);
+    let (api, fallback) = tokio::join!(api, store.get_manifest(at, &tag));
+    if let Some(descriptors) = api.map_err(SignError::doing(at, format!("list what refers to {image}")))? {
+        return Ok(Listing::Api(descriptors));
+    }
+    let fallback = fallback.map_err(SignError::doing(at, format!("read the tag {tag}")))?;
+    Ok(Listing::Tag(open_index(at, &tag, fallback)?))
+}
+
+/// Opens what was found under the fallback tag.
+pub(super) fn open_index(
+    at: &Repository,
+    tag: &str,
+    found: Option<Manifest>,
+) -> Result<FallbackIndex, SignError> {
+    match found {
+        None => Ok(FallbackIndex::empty()),
+        Some(found) => FallbackIndex::parse(&found.bytes).map_err(SignError::foreign(at, tag)),
+    }
+}
+
+/// A bundle that refers to the image already, not verified.
+pub(in crate::sign) struct Stored {
+    /// The manifest that holds it.
+    pub(in crate::sign) entry: Entry,
+    /// The digest that the manifest gives for it.
+    pub(in crate::sign) bundle: Digest,
+    /// Its bytes.
+    pub(in crate::sign) blob: Bytes,
+}
+
+/// Fetches the listed bundles that may be signatures of the image. Entries whose content is gone are passed
+/// over: garbage collection may leave them behind.
+pub(in crate::sign) async fn fetch_bundles(
+    store: &dyn Store,
+    at: &Repository,
+    image: &Digest,
+    listed: Vec<Descriptor>,
+) -> Result<Vec<Stored>, SignError> {
+    let fetch = |listed: Descriptor| async move {
+        let manifest = store
+            .get_manifest(at, &listed.digest.to_string())
+            .await
+            .map_err(SignError::doing(at, format!("read the referrer {}", listed.digest)))?;
+        let Some(found) = manifest.and_then(|manifest| find(&manifest.bytes, image)) else {
+            return Ok::<_, SignError>(None);
+        };
+        // Too large or unreadable means: not a signature of ours.
+        let blob = store.get_blob(at, &found.bundle, BUNDLE_LIMIT).await.ok();
+        Ok(blob.map(|blob| Stored { entry: found.entry, bundle: found.bundle, blob }))
+    };
+    let candidates = listed.into_iter().filter(may_hold_signature).take(LOOKED_INTO);
+    let fetched: Vec<Option<Stored>> =
+        futures_util::stream::iter(candidates).map(fetch).buffered(AT_ONCE).try_collect().await?;
+    Ok(fetched.into_iter().flatten().collect())
+}

@@ -1,0 +1,79 @@
+//! One signing run: what is common to all its images and formats.
+
+use super::SignRequest;
+use super::check::Expected;
+use super::error::SignError;
+use super::evidence::Signer;
+use super::referrer::EMPTY_CONFIG;
+use super::store::Store;
+use crate::event::Events;
+use crate::registry::{Digest, Repository};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use tokio::sync::OnceCell;
+
+/// Where one signature stands.
+#[derive(Clone, Debug)]
+pub(super) struct Placed {
+    /// The manifest that holds it.
+    pub(super) location: Digest,
+    /// It was there before.
+    pub(super) reused: bool,
+}
+
+pub(super) struct Run<'a> {
+    pub(super) store: &'a dyn Store,
+    pub(super) signers: &'a [Box<dyn Signer>],
+    pub(super) request: &'a SignRequest,
+    pub(super) events: &'a Events,
+    empty_config: OnceCell<()>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        store: &'a dyn Store,
+        signers: &'a [Box<dyn Signer>],
+        request: &'a SignRequest,
+        events: &'a Events,
+    ) -> Self {
+        Self { store, signers, request, events, empty_config: OnceCell::new() }
+    }
+
+    /// Returns the repository that signatures name.
+    pub(super) fn repository(&self) -> &Repository {
+        &self.request.repository
+    }
+
+    /// Returns the repository that signatures are kept in.
+    pub(super) fn storage(&self) -> &Repository {
+        self.request.storage.as_ref().unwrap_or(&self.request.repository)
+    }
+
+    pub(super) fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.request.annotations
+    }
+
+    /// Returns what our own signatures of this image must say when they are read back.
+    pub(super) fn expected(&self, image: &Digest) -> Expected {
+        Expected {
+            image: *image,
+            docker_reference: Some(self.repository().signing_name()),
+            annotations: self.annotations().clone(),
+        }
+    }
+
+    /// Uploads the empty config that all referrers name, once for each run.
+    pub(super) async fn ensure_empty_config(&self) -> Result<(), SignError> {
+        let at = self.storage();
+        let upload = || async {
+            let upload = self.store.put_blob(at, Bytes::from_static(EMPTY_CONFIG)).await;
+            upload.map_err(SignError::doing(at, "upload the empty config of the signatures"))
+        };
+        self.empty_config.get_or_try_init(upload).await.copied()
+    }
+
+    pub(super) fn does_not_verify(&self, image: &Digest, signer: &dyn Signer, reason: String) -> SignError {
+        let (signer, repository) = (signer.name().to_owned(), self.storage().clone());
+        SignError::DoesNotVerify { image: *image, signer, repository, reason }
+    }
+}

@@ -1,0 +1,494 @@
+//! The facade over an in-memory store and signer.
+
+use super::key::{KeyFile, PublicKey};
+use super::*;
+use crate::event::{Event, StepState};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::sync::Mutex;
+
+/// A registry in memory, with the faults that real ones produce only now and then.
+#[derive(Default)]
+struct MemoryStore {
+    state: Mutex<State>,
+    /// Whether there is a referrers API.
+    has_api: bool,
+}
+
+#[derive(Default)]
+struct State {
+    manifests: BTreeMap<String, Manifest>,
+    blobs: BTreeMap<Digest, Bytes>,
+    referrers: Vec<(Digest, Descriptor)>,
+    calls: Vec<String>,
+    /// Tags whose next writes are overwritten at once by what stood there before, as a racing writer would.
+    lost_writes: BTreeMap<String, u32>,
+    immutable: Vec<String>,
+    /// How many listings still lack the newest referrer.
+    slow_listings: u32,
+}
+
+impl MemoryStore {
+    fn new(has_api: bool) -> Self {
+        Self { has_api, ..Self::default() }
+    }
+
+    fn edit<T>(&self, edit: impl FnOnce(&mut State) -> T) -> T {
+        edit(&mut self.state.lock().expect("no test panics while it holds the lock"))
+    }
+
+    fn calls(&self, what: &str) -> usize {
+        self.edit(|state| state.calls.iter().filter(|call| call.starts_with(what)).count())
+    }
+
+    fn tag(&self, tag: &str) -> serde_json::Value {
+        self.edit(|state| serde_json::from_slice(&state.manifests[tag].bytes).unwrap())
+    }
+
+    fn bundle_of(&self, report: &SignReport) -> Digest {
+        let location = report.subjects[0]
+            .signatures
+            .iter()
+            .find(|found| found.format == Format::Bundle)
+            .unwrap()
+            .location;
+        let manifest = self.tag(&location.to_string());
+        manifest["layers"][0]["digest"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn get_manifest(&self, _: &Repository, reference: &str) -> Result<Option<Manifest>, StoreError> {
+        self.edit(|state| {
+            state.calls.push(format!("get {reference}"));
+            Ok(state.manifests.get(reference).cloned())
+        })
+    }
+
+    async fn put_manifest(
+        &self,
+        _: &Repository,
+        reference: &str,
+        manifest: Manifest,
+    ) -> Result<bool, StoreError> {
+        self.edit(|state| {
+            state.calls.push(format!("put {reference}"));
+            if state.immutable.iter().any(|tag| tag == reference) {
+                return Err(StoreError::TagImmutable("409 TAG_IMMUTABLE".into()));
+            }
+            let digest = Digest::of(&manifest.bytes);
+            let json: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap();
+            if let Some(subject) = json["subject"]["digest"].as_str() {
+                let mut listed = Descriptor::bare(&manifest.media_type, digest, manifest.bytes.len() as u64);
+                listed.artifact_type = json["artifactType"].as_str().map(str::to_owned);
+                state.referrers.push((subject.parse().unwrap(), listed));
+            }
+            state.manifests.insert(digest.to_string(), manifest.clone());
+            match state.lost_writes.get_mut(reference) {
+                Some(left) if *left > 0 => *left -= 1,
+                _ => drop(state.manifests.insert(reference.to_owned(), manifest)),
+            }
+            Ok(self.has_api)
+        })
+    }
+
+    async fn get_blob(&self, _: &Repository, digest: &Digest, limit: usize) -> Result<Bytes, StoreError> {
+        self.edit(|state| {
+            state.calls.push(format!("blob {digest}"));
+            let blob =
+                state.blobs.get(digest).ok_or_else(|| StoreError::Other(format!("404 {digest}").into()))?;
+            assert!(blob.len() <= limit);
+            Ok(blob.clone())
+        })
+    }
+
+    async fn put_blob(&self, _: &Repository, bytes: Bytes) -> Result<(), StoreError> {
+        self.edit(|state| {
+            state.calls.push("upload".to_owned());
+            state.blobs.insert(Digest::of(&bytes), bytes);
+            Ok(())
+        })
+    }
+
+    async fn referrers(
+        &self,
+        _: &Repository,
+        subject: &Digest,
+    ) -> Result<Option<Vec<Descriptor>>, StoreError> {
+        self.edit(|state| {
+            state.calls.push("referrers".to_owned());
+            let mut listed: Vec<Descriptor> = state
+                .referrers
+                .iter()
+                .filter(|(of, _)| of == subject)
+                .map(|(_, listed)| listed.clone())
+                .collect();
+            if state.slow_listings > 0 && !listed.is_empty() {
+                state.slow_listings -= 1;
+                listed.pop();
+            }
+            Ok(self.has_api.then_some(listed))
+        })
+    }
+}
+
+fn signer(name: &str) -> Box<dyn Signer> {
+    let path = format!("{}/integration/fixtures/signing/keys/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+    let KeyFile::Plain(key) = KeyFile::parse(&std::fs::read(path).unwrap()).unwrap() else {
+        panic!("a plain key")
+    };
+    Box::new(KeySigner::new(format!("key {name}"), key))
+}
+
+fn request() -> SignRequest {
+    let descriptor = Descriptor::bare(referrer::OCI_MANIFEST, Digest::of(b"image"), 5);
+    SignRequest {
+        repository: "registry.example/team/app".parse().unwrap(),
+        storage: None,
+        subjects: vec![Subject { descriptor, role: "image".to_owned() }],
+        formats: Formats::Both,
+        annotations: BTreeMap::new(),
+    }
+}
+
+fn sig_tag() -> String {
+    format!("{}.sig", Digest::of(b"image").tag())
+}
+
+async fn sign(store: &MemoryStore, names: &[&str], request: &SignRequest) -> Result<SignReport, SignError> {
+    let signers: Vec<_> = names.iter().map(|name| signer(name)).collect();
+    sign_image(store, &signers, request, &Events::off()).await
+}
+
+#[tokio::test]
+async fn both_formats_stand_and_verify() {
+    for has_api in [true, false] {
+        let store = MemoryStore::new(has_api);
+        let report = sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+        let [legacy, bundle] = &report.subjects[0].signatures[..] else { panic!("two signatures") };
+        assert_eq!((legacy.format, bundle.format), (Format::Legacy, Format::Bundle));
+        assert!(!legacy.reused && !bundle.reused);
+        assert_eq!(store.tag(&sig_tag())["layers"].as_array().unwrap().len(), 1);
+        let has_fallback = store.edit(|state| state.manifests.contains_key(&Digest::of(b"image").tag()));
+        assert_eq!(has_fallback, !has_api, "the fallback tag is for registries without the API");
+    }
+}
+
+#[tokio::test]
+async fn signing_again_adds_nothing() {
+    for has_api in [true, false] {
+        let store = MemoryStore::new(has_api);
+        let first = sign(&store, &["p256-pkcs8", "ed25519-pkcs8"], &request()).await.unwrap();
+        let writes = store.calls("put ");
+        let again = sign(&store, &["p256-pkcs8", "ed25519-pkcs8"], &request()).await.unwrap();
+        assert_eq!(store.calls("put "), writes, "nothing is written a second time");
+        let pairs = first.subjects[0].signatures.iter().zip(&again.subjects[0].signatures);
+        for (first, again) in pairs {
+            assert_eq!((&first.signer, first.location), (&again.signer, again.location));
+            assert!(again.reused && !first.reused);
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_key_or_other_annotations_are_another_signature() {
+    let store = MemoryStore::new(true);
+    sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+    let annotated = SignRequest { annotations: BTreeMap::from([("env".into(), "prod".into())]), ..request() };
+    sign(&store, &["p256-pkcs8"], &annotated).await.unwrap();
+    sign(&store, &["rsa2048-pkcs8"], &request()).await.unwrap();
+    assert_eq!(store.tag(&sig_tag())["layers"].as_array().unwrap().len(), 3);
+    assert_eq!(store.edit(|state| state.referrers.len()), 3);
+}
+
+#[tokio::test]
+async fn two_signers_share_one_write() {
+    let store = MemoryStore::new(false);
+    let names = ["p256-pkcs8", "rsa2048-pkcs8", "p256-pkcs8"];
+    let report = sign(&store, &names, &request()).await.unwrap();
+    assert_eq!(store.calls(&format!("put {}", sig_tag())), 1);
+    assert_eq!(
+        store.tag(&sig_tag())["layers"].as_array().unwrap().len(),
+        2,
+        "one key given twice signs once"
+    );
+    let fallback = Digest::of(b"image").tag();
+    assert_eq!(
+        store.edit(|state| state.calls.iter().filter(|call| **call == format!("put {fallback}")).count()),
+        1
+    );
+    assert_eq!(report.subjects[0].signatures.len(), 6);
+}
+
+#[tokio::test]
+async fn a_lost_write_is_made_again() {
+    let store = MemoryStore::new(false);
+    let fallback = Digest::of(b"image").tag();
+    store.edit(|state| state.lost_writes = BTreeMap::from([(sig_tag(), 1), (fallback.clone(), 1)]));
+    sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+    assert_eq!(store.calls(&format!("put {}", sig_tag())), 2);
+    assert_eq!(store.tag(&sig_tag())["layers"].as_array().unwrap().len(), 1);
+    assert_eq!(store.tag(&fallback)["manifests"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn losing_every_time_ends() {
+    let store = MemoryStore::new(true);
+    store.edit(|state| state.lost_writes = BTreeMap::from([(sig_tag(), u32::MAX)]));
+    let error = sign(&store, &["p256-pkcs8"], &request()).await.unwrap_err();
+    assert!(matches!(error, SignError::LostRace { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_registry_may_list_late_but_not_never() {
+    let store = MemoryStore::new(true);
+    store.edit(|state| state.slow_listings = 2);
+    sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+
+    let store = MemoryStore::new(true);
+    store.edit(|state| state.slow_listings = u32::MAX);
+    let error = sign(&store, &["p256-pkcs8"], &request()).await.unwrap_err();
+    assert!(matches!(error, SignError::NotListed { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_immutable_tag_is_named() {
+    let store = MemoryStore::new(true);
+    store.edit(|state| state.immutable.push(sig_tag()));
+    let error = sign(&store, &["p256-pkcs8"], &request()).await.unwrap_err();
+    assert!(matches!(&error, SignError::TagImmutable { tag, .. } if *tag == sig_tag()), "{error}");
+    let bundles = SignRequest { formats: Formats::Bundle, ..request() };
+    sign(&store, &["p256-pkcs8"], &bundles).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_signatures_is_left_alone() {
+    for tag in [sig_tag(), Digest::of(b"image").tag()] {
+        let store = MemoryStore::new(false);
+        let foreign = Manifest { media_type: "x/y".into(), bytes: br#"{"mediaType":"x/y","config":{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}}"#[..].into() };
+        store.edit(|state| {
+            state.manifests.insert(tag.clone(), foreign.clone());
+            state.blobs.insert(Digest::of(b""), Bytes::new());
+        });
+        let error = sign(&store, &["p256-pkcs8"], &request()).await.unwrap_err();
+        assert!(matches!(&error, SignError::ForeignTag { tag: named, .. } if *named == tag), "{error}");
+        assert_eq!(store.edit(|state| state.manifests[&tag].clone()), foreign);
+    }
+}
+
+/// Signs content that it was not asked to sign.
+struct Liar(Box<dyn Signer>);
+
+#[async_trait]
+impl Signer for Liar {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn verifier(&self) -> &dyn Verifier {
+        self.0.verifier()
+    }
+
+    fn public_key(&self) -> Option<&PublicKey> {
+        self.0.public_key()
+    }
+
+    async fn sign(&self, _: &[u8]) -> Result<Evidence, SignerError> {
+        self.0.sign(b"something else").await
+    }
+}
+
+#[tokio::test]
+async fn a_signature_that_does_not_verify_is_an_error() {
+    for formats in [Formats::Legacy, Formats::Bundle] {
+        let store = MemoryStore::new(true);
+        let signers: Vec<Box<dyn Signer>> = vec![Box::new(Liar(signer("p256-pkcs8")))];
+        let request = SignRequest { formats, ..request() };
+        let error = sign_image(&store, &signers, &request, &Events::off()).await.unwrap_err();
+        assert!(matches!(error, SignError::DoesNotVerify { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_changes_content_is_caught() {
+    let store = MemoryStore::new(true);
+    let report = sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+    let bundle = store.bundle_of(&report);
+    store.edit(|state| {
+        let spoilt =
+            String::from_utf8(state.blobs[&bundle].to_vec()).unwrap().replace("\"sig\":\"M", "\"sig\":\"N");
+        state.blobs.insert(bundle, spoilt.into());
+    });
+    let again =
+        sign(&store, &["p256-pkcs8"], &SignRequest { formats: Formats::Bundle, ..request() }).await.unwrap();
+    assert!(!again.subjects[0].signatures[0].reused, "a spoilt bundle is no signature");
+}
+
+#[tokio::test]
+async fn the_steps_are_told() {
+    let (events, mut receiver) = Events::channel();
+    let signers = [signer("p256-pkcs8")];
+    sign_image(&MemoryStore::new(true), &signers, &request(), &events).await.unwrap();
+    drop(events);
+    let mut ended = Vec::new();
+    while let Some(event) = receiver.recv().await {
+        if let Event::Step { name, state: StepState::Done { cached: false }, .. } = event {
+            ended.push(name);
+        }
+    }
+    let short = &Digest::of(b"image").hex()[..12];
+    assert_eq!(
+        ended,
+        [
+            format!("signing sha256:{short} (image) in registry.example/team/app with key p256-pkcs8"),
+            format!("verifying sha256:{short} (image) in registry.example/team/app"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn signatures_can_live_elsewhere_and_name_the_image_all_the_same() {
+    let store = MemoryStore::new(true);
+    let storage = Some("registry.example/signatures".parse().unwrap());
+    sign(&store, &["p256-pkcs8"], &SignRequest { storage, ..request() }).await.unwrap();
+    let payload: Digest = store.tag(&sig_tag())["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
+    let text = store.edit(|state| String::from_utf8(state.blobs[&payload].to_vec()).unwrap());
+    assert!(text.contains(r#""docker-reference":"registry.example/team/app""#), "{text}");
+}
+
+#[tokio::test]
+async fn an_index_is_expanded_by_scope() {
+    let store = MemoryStore::new(true);
+    let repository: Repository = "registry.example/team/app".parse().unwrap();
+    let platform = |os: &str, arch: &str, name: &[u8]| {
+        format!(
+            r#"{{"mediaType":"{}","digest":"{}","size":3,"platform":{{"os":"{os}","architecture":"{arch}"}}"#,
+            referrer::OCI_MANIFEST,
+            Digest::of(name)
+        )
+    };
+    let amd64 = Digest::of(b"amd64");
+    let bytes = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}}},{}}},{},"annotations":{{"vnd.docker.reference.type":"attestation-manifest","vnd.docker.reference.digest":"{amd64}"}}}}]}}"#,
+        referrer::OCI_INDEX,
+        platform("linux", "amd64", b"amd64"),
+        platform("linux", "arm64", b"arm64"),
+        platform("unknown", "unknown", b"attestation"),
+    );
+    let root = Digest::of(bytes.as_bytes());
+    let manifest = Manifest { media_type: referrer::OCI_INDEX.into(), bytes: bytes.into() };
+    store.edit(|state| state.manifests.insert(root.to_string(), manifest));
+    for (scope, expected) in [
+        (Scope::Index, vec!["index"]),
+        (Scope::Platforms, vec!["index", "linux/amd64", "linux/arm64"]),
+        (Scope::All, vec!["index", "linux/amd64", "linux/arm64", "attestation-manifest of sha256:"]),
+    ] {
+        let subjects = expand(&store, &repository, &root, scope).await.unwrap();
+        let roles: Vec<_> = subjects.iter().map(|subject| subject.role.as_str()).collect();
+        assert_eq!(roles.len(), expected.len(), "{roles:?}");
+        assert!(roles.iter().zip(&expected).all(|(role, expected)| role.starts_with(expected)), "{roles:?}");
+        assert_eq!(subjects[0].descriptor.digest, root);
+    }
+    let missing = expand(&store, &repository, &Digest::of(b"gone"), Scope::All).await.unwrap_err();
+    assert!(matches!(missing, ScopeError::Missing { .. }));
+}
+
+async fn verify(store: &MemoryStore, key: &str, change: impl FnOnce(&mut VerifyRequest)) -> Verdict {
+    let mut request = VerifyRequest {
+        storage: "registry.example/team/app".parse().unwrap(),
+        image: Digest::of(b"image"),
+        docker_reference: Some("registry.example/team/app".to_owned()),
+        annotations: BTreeMap::new(),
+        formats: Formats::Both,
+    };
+    change(&mut request);
+    verify_image(store, signer(key).verifier(), &request).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stranger_with_the_key_verifies_both_formats() {
+    for has_api in [true, false] {
+        let store = MemoryStore::new(has_api);
+        let annotations = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
+        let request = SignRequest { annotations: annotations.clone(), ..request() };
+        sign(&store, &["p256-pkcs8", "ed25519-pkcs8"], &request).await.unwrap();
+
+        let verdict = verify(&store, "p256-pkcs8", |request| request.annotations = annotations.clone()).await;
+        let formats: Vec<_> = verdict.accepted.iter().map(|accepted| accepted.format).collect();
+        assert_eq!(formats, [Format::Legacy, Format::Bundle]);
+        assert!(verdict.accepted.iter().all(|accepted| accepted.annotations == annotations));
+        assert_eq!(verdict.refused.len(), 2, "the other key's");
+
+        let stranger = verify(&store, "rsa2048-pkcs8", |_| ()).await;
+        assert!(stranger.accepted.is_empty() && stranger.refused.len() == 4);
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_signed_is_refused_with_the_reason() {
+    let store = MemoryStore::new(true);
+    sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+    let reasons =
+        |verdict: Verdict| verdict.refused.into_iter().map(|refused| refused.reason).collect::<Vec<_>>();
+
+    let other =
+        |request: &mut VerifyRequest| request.docker_reference = Some("registry.example/other".to_owned());
+    let verdict = verify(&store, "p256-pkcs8", other).await;
+    assert_eq!(verdict.accepted.len(), 1, "bundles name no repository");
+    assert_eq!(reasons(verdict), ["it is for the repository registry.example/team/app"]);
+
+    let missing = |request: &mut VerifyRequest| drop(request.annotations.insert("env".into(), "prod".into()));
+    assert_eq!(reasons(verify(&store, "p256-pkcs8", missing).await), ["it has no annotation env"; 2]);
+
+    // The signatures moved to another image's places, as someone who can write to the registry might do.
+    let other = Digest::of(b"other");
+    store.edit(|state| {
+        let moved = state.manifests[&sig_tag()].clone();
+        state.manifests.insert(format!("{}.sig", other.tag()), moved);
+    });
+    let verdict = verify(&store, "p256-pkcs8", |request| request.image = other).await;
+    assert!(verdict.accepted.is_empty());
+    assert_eq!(reasons(verdict), [format!("it is for the image {}", Digest::of(b"image"))]);
+}
+
+#[tokio::test]
+async fn tampering_is_refused() {
+    let fresh = || async {
+        let store = MemoryStore::new(true);
+        let report = sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+        (store, report)
+    };
+    // A payload changed in place: the store of this test hands it out under the old digest.
+    let (store, _) = fresh().await;
+    let payload: Digest = store.tag(&sig_tag())["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
+    store.edit(|state| drop(state.blobs.insert(payload, Bytes::from_static(b"{}"))));
+    let verdict = verify(&store, "p256-pkcs8", |request| request.formats = Formats::Legacy).await;
+    assert_eq!(verdict.refused[0].reason, format!("its payload is not the content of {payload}"));
+
+    // A payload replaced together with its digest.
+    let (store, _) = fresh().await;
+    store.edit(|state| {
+        let forged =
+            String::from_utf8(state.blobs[&payload].to_vec()).unwrap().replace("null", r#"{"env":"prod"}"#);
+        let manifest = String::from_utf8(state.manifests[&sig_tag()].bytes.to_vec()).unwrap();
+        let manifest = manifest.replace(&payload.to_string(), &Digest::of(forged.as_bytes()).to_string());
+        state.blobs.insert(Digest::of(forged.as_bytes()), forged.into());
+        state.manifests.get_mut(&sig_tag()).unwrap().bytes = manifest.into();
+    });
+    let verdict = verify(&store, "p256-pkcs8", |request| request.formats = Formats::Legacy).await;
+    assert_eq!(verdict.refused[0].reason, "it is not a signature of this key over this content");
+
+    // A bundle whose statement was exchanged.
+    let (store, report) = fresh().await;
+    let bundle = store.bundle_of(&report);
+    let opened = bundle::open(&store.edit(|state| state.blobs[&bundle].clone())).unwrap();
+    let forged =
+        bundle::signed_statement(&Digest::of(b"image"), &BTreeMap::from([("env".into(), "prod".into())]));
+    let forged = bundle::encode(&forged, &opened.evidence);
+    let expected =
+        check::Expected { image: Digest::of(b"image"), docker_reference: None, annotations: BTreeMap::new() };
+    let signer = signer("p256-pkcs8");
+    let reason = check::bundle(&Digest::of(&forged), &forged, &expected, signer.verifier()).unwrap_err();
+    assert_eq!(reason, "it is not a signature of this key over this content");
+}
