@@ -21,7 +21,7 @@ pub enum SignError {
         /// What was attempted, such as `write the tag sha256-….sig`.
         doing: String,
         /// Where.
-        repository: Repository,
+        repository: String,
         /// What the registry said.
         #[source]
         source: StoreError,
@@ -32,7 +32,7 @@ pub enum SignError {
         /// The `.sig` tag, or the fallback tag of the referrers.
         tag: String,
         /// Where.
-        repository: Repository,
+        repository: String,
         /// What the registry said.
         #[source]
         source: StoreError,
@@ -43,7 +43,7 @@ pub enum SignError {
         /// The tag.
         tag: String,
         /// Where.
-        repository: Repository,
+        repository: String,
         /// What it is.
         #[source]
         source: Box<dyn Error + Send + Sync>,
@@ -54,7 +54,7 @@ pub enum SignError {
         /// The tag.
         tag: String,
         /// Where.
-        repository: Repository,
+        repository: String,
         /// How often it was written.
         attempts: u32,
     },
@@ -66,7 +66,7 @@ pub enum SignError {
         /// What it refers to.
         image: Digest,
         /// Where.
-        repository: Repository,
+        repository: String,
     },
     /// What was read back doesn't verify.
     #[error("the signature of {image} by {signer}, read back from {repository}, does not verify: {reason}")]
@@ -76,7 +76,7 @@ pub enum SignError {
         /// Whose signature.
         signer: String,
         /// Where it was read.
-        repository: Repository,
+        repository: String,
         /// Why not.
         reason: String,
     },
@@ -88,13 +88,13 @@ impl SignError {
         repository: &Repository,
         doing: impl Into<String>,
     ) -> impl FnOnce(StoreError) -> Self {
-        let (repository, doing) = (repository.clone(), doing.into());
+        let (repository, doing) = (repository.to_string(), doing.into());
         move |source| Self::Store { doing, repository, source }
     }
 
     /// As [`doing`](Self::doing) for the write of a tag.
     pub(super) fn writing(repository: &Repository, tag: &str) -> impl FnOnce(StoreError) -> Self {
-        let (repository, tag) = (repository.clone(), tag.to_owned());
+        let (repository, tag) = (repository.to_string(), tag.to_owned());
         move |source| match source {
             StoreError::TagImmutable(_) => Self::TagImmutable { tag, repository, source },
             StoreError::Other(_) => Self::Store { doing: format!("write the tag {tag}"), repository, source },
@@ -106,7 +106,7 @@ impl SignError {
         repository: &Repository,
         tag: &str,
     ) -> impl FnOnce(E) -> Self {
-        let (repository, tag) = (repository.clone(), tag.to_owned());
+        let (repository, tag) = (repository.to_string(), tag.to_owned());
         move |source| Self::ForeignTag { tag, repository, source: Box::new(source) }
     }
 }

@@ -73,7 +73,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn does_not_verify(&self, image: &Digest, signer: &dyn Signer, reason: String) -> SignError {
-        let (signer, repository) = (signer.name().to_owned(), self.storage().clone());
+        let (signer, repository) = (signer.name().to_owned(), self.storage().to_string());
         SignError::DoesNotVerify { image: *image, signer, repository, reason }
     }
 }

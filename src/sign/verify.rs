@@ -7,6 +7,7 @@ use super::store::Store;
 use super::{Format, Formats, legacy, referrer};
 use crate::registry::{Digest, Repository};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// What to look for.
 #[derive(Clone, Debug)]
@@ -105,10 +106,9 @@ async fn verify_legacy(
     // One payload often carries several signatures.
     let mut payloads = BTreeMap::new();
     for layer in standing.image.layers().filter(|layer| layer.is_simple_signing()) {
-        if !payloads.contains_key(&layer.digest) {
+        if let Entry::Vacant(missing) = payloads.entry(layer.digest) {
             let doing = SignError::doing(storage, format!("read the payload {}", layer.digest));
-            let blob = store.get_blob(storage, &layer.digest, legacy::BLOB_LIMIT).await.map_err(doing)?;
-            payloads.insert(layer.digest, blob);
+            missing.insert(store.get_blob(storage, &layer.digest, legacy::BLOB_LIMIT).await.map_err(doing)?);
         }
         let checked = check::layer(layer, &payloads[&layer.digest], expected, verifier);
         verdict.add(Format::Legacy, location, checked);

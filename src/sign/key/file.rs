@@ -106,7 +106,7 @@ mod tests {
         let signature = key.sign(b"message").unwrap();
         assert_eq!(key.public().verify(b"message", &signature), Some(Hash::Sha256));
         assert_eq!(key.public().verify(b"massage", &signature), None);
-        let mut damaged = signature.clone();
+        let mut damaged = signature;
         *damaged.last_mut().unwrap() ^= 1;
         assert_eq!(key.public().verify(b"message", &damaged), None);
         assert!(!format!("{key:?}").contains("BEGIN"));

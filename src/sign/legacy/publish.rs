@@ -86,7 +86,7 @@ pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Digest) -> Result<Pu
         }
         standing = write(run, &tag, next).await?;
     }
-    Err(SignError::LostRace { tag, repository: at.clone(), attempts: ATTEMPTS })
+    Err(SignError::LostRace { tag, repository: at.to_string(), attempts: ATTEMPTS })
 }
 
 /// Writes the tag and returns what stands there afterwards.

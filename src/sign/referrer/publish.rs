@@ -142,7 +142,7 @@ async fn write_index(
         let now = run.store.get_manifest(at, &tag).await;
         index = open_index(at, &tag, now.map_err(SignError::doing(at, format!("read the tag {tag}")))?)?;
     }
-    Err(SignError::LostRace { tag, repository: at.clone(), attempts: ATTEMPTS })
+    Err(SignError::LostRace { tag, repository: at.to_string(), attempts: ATTEMPTS })
 }
 
 /// Waits until the referrers API lists every bundle: some registries index after they answered.
@@ -170,5 +170,5 @@ async fn wait_until_listed(
             pause(attempt).await;
         }
     }
-    Err(SignError::NotListed { referrer: new[0], image: image.digest, repository: at.clone() })
+    Err(SignError::NotListed { referrer: new[0], image: image.digest, repository: at.to_string() })
 }
