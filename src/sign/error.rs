@@ -16,16 +16,8 @@ pub enum SignError {
     #[error(transparent)]
     Signer(#[from] SignerError),
     /// The registry refused or could not be reached.
-    #[error("cannot {doing} in {repository}")]
-    Store {
-        /// What was attempted, such as `write the tag sha256-….sig`.
-        doing: String,
-        /// Where.
-        repository: String,
-        /// What the registry said.
-        #[source]
-        source: StoreError,
-    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The tag that collects signatures can't be extended because tags there never move.
     #[error("the tag {tag} in {repository} is immutable, so no signature can be added to it")]
     TagImmutable {
@@ -83,21 +75,20 @@ pub enum SignError {
 }
 
 impl SignError {
-    /// Returns a function that says what was attempted when the store failed.
-    pub(super) fn doing(
-        repository: &Repository,
-        doing: impl Into<String>,
-    ) -> impl FnOnce(StoreError) -> Self {
-        let (repository, doing) = (repository.to_string(), doing.into());
-        move |source| Self::Store { doing, repository, source }
+    /// Returns the registry's own error, where that is what went wrong.
+    pub fn store(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        match self {
+            Self::Store(error) | Self::TagImmutable { source: error, .. } => Some(error.inner()),
+            _ => None,
+        }
     }
 
-    /// As [`doing`](Self::doing) for the write of a tag.
+    /// Returns a function for a tag that could not be written.
     pub(super) fn writing(repository: &Repository, tag: &str) -> impl FnOnce(StoreError) -> Self {
         let (repository, tag) = (repository.to_string(), tag.to_owned());
         move |source| match source {
             StoreError::TagImmutable(_) => Self::TagImmutable { tag, repository, source },
-            StoreError::Other(_) => Self::Store { doing: format!("write the tag {tag}"), repository, source },
+            StoreError::Other(_) => Self::Store(source),
         }
     }
 

@@ -64,12 +64,9 @@ impl<'a> Run<'a> {
 
     /// Uploads the empty config that all referrers name, once for each run.
     pub(super) async fn ensure_empty_config(&self) -> Result<(), SignError> {
-        let at = self.storage();
-        let upload = || async {
-            let upload = self.store.put_blob(at, Bytes::from_static(EMPTY_CONFIG)).await;
-            upload.map_err(SignError::doing(at, "upload the empty config of the signatures"))
-        };
-        self.empty_config.get_or_try_init(upload).await.copied()
+        let upload = || self.store.put_blob(self.storage(), Bytes::from_static(EMPTY_CONFIG));
+        self.empty_config.get_or_try_init(upload).await?;
+        Ok(())
     }
 
     pub(super) fn does_not_verify(&self, image: &Digest, signer: &dyn Signer, reason: String) -> SignError {

@@ -50,23 +50,15 @@ impl fmt::Display for Scope {
 #[non_exhaustive]
 pub enum ScopeError {
     /// The registry refused or could not be reached.
-    #[error("cannot read {digest} in {repository}")]
-    Store {
-        /// What was read.
-        digest: Digest,
-        /// Where.
-        repository: Repository,
-        /// What the registry said.
-        #[source]
-        source: StoreError,
-    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// There is no such manifest.
     #[error("{repository} has no manifest {digest}")]
     Missing {
         /// What was read.
         digest: Digest,
         /// Where.
-        repository: Repository,
+        repository: String,
     },
     /// It is no manifest or index.
     #[error("{digest} in {repository} is neither an image manifest nor an index")]
@@ -74,7 +66,7 @@ pub enum ScopeError {
         /// What was read.
         digest: Digest,
         /// Where.
-        repository: Repository,
+        repository: String,
         /// What the parser said.
         #[source]
         source: serde_json::Error,
@@ -107,11 +99,11 @@ pub async fn expand(
     while let Some(digest) = open.pop_front() {
         let found = store
             .get_manifest(repository, &digest.to_string())
-            .await
-            .map_err(|source| ScopeError::Store { digest, repository: repository.clone(), source })?
-            .ok_or_else(|| ScopeError::Missing { digest, repository: repository.clone() })?;
-        let RootJson { media_type, manifests } = serde_json::from_slice(&found.bytes)
-            .map_err(|source| ScopeError::NotAnImage { digest, repository: repository.clone(), source })?;
+            .await?
+            .ok_or_else(|| ScopeError::Missing { digest, repository: repository.to_string() })?;
+        let RootJson { media_type, manifests } = serde_json::from_slice(&found.bytes).map_err(|source| {
+            ScopeError::NotAnImage { digest, repository: repository.to_string(), source }
+        })?;
         if digest == *root {
             let media_type = media_type.unwrap_or(found.media_type);
             let role = if manifests.is_some() { "index" } else { "image" }.to_owned();

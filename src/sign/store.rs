@@ -46,13 +46,22 @@ pub struct Manifest {
     pub bytes: Bytes,
 }
 
-/// What went wrong in the store, as far as signing cares; the source says the rest.
+/// What went wrong in the store: its own error, which says what was attempted where, and what of it matters here.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The tag exists and the registry forbids to move it.
-    #[error("the registry does not let the tag be overwritten")]
-    TagImmutable(#[source] Box<dyn Error + Send + Sync>),
+    #[error(transparent)]
+    TagImmutable(Box<dyn Error + Send + Sync>),
     /// Anything else.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
+}
+
+impl StoreError {
+    /// Returns the store's own error.
+    pub fn inner(&self) -> &(dyn Error + Send + Sync + 'static) {
+        match self {
+            Self::TagImmutable(inner) | Self::Other(inner) => inner.as_ref(),
+        }
+    }
 }

@@ -107,8 +107,7 @@ async fn verify_legacy(
     let mut payloads = BTreeMap::new();
     for layer in standing.image.layers().filter(|layer| layer.is_simple_signing()) {
         if let Entry::Vacant(missing) = payloads.entry(layer.digest) {
-            let doing = SignError::doing(storage, format!("read the payload {}", layer.digest));
-            missing.insert(store.get_blob(storage, &layer.digest, legacy::BLOB_LIMIT).await.map_err(doing)?);
+            missing.insert(store.get_blob(storage, &layer.digest, legacy::BLOB_LIMIT).await?);
         }
         let checked = check::layer(layer, &payloads[&layer.digest], expected, verifier);
         verdict.add(Format::Legacy, location, checked);

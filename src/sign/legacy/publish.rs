@@ -41,12 +41,7 @@ pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Digest) -> Result<Pu
     let tag = tag(image);
     let payload =
         Bytes::from(payload::simple_signing(&run.repository().signing_name(), image, run.annotations()));
-    let upload = async {
-        run.store
-            .put_blob(at, payload.clone())
-            .await
-            .map_err(SignError::doing(at, "upload a signature's payload"))
-    };
+    let upload = async { Ok(run.store.put_blob(at, payload.clone()).await?) };
     let read = async { Standing::read(run.store, at, &tag).await?.open(run.store, at, &tag).await };
     let ((), mut standing) = tokio::try_join!(upload, read)?;
 
@@ -93,10 +88,7 @@ pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Digest) -> Result<Pu
 async fn write(run: &Run<'_>, tag: &str, image: SignatureImage) -> Result<Opened, SignError> {
     let at = run.storage();
     let encoded = image.encode();
-    run.store
-        .put_blob(at, Bytes::from(encoded.config))
-        .await
-        .map_err(SignError::doing(at, "upload the config of the signatures"))?;
+    run.store.put_blob(at, Bytes::from(encoded.config)).await?;
     let manifest = Manifest { media_type: encoded.media_type, bytes: Bytes::from(encoded.manifest) };
     run.store.put_manifest(at, tag, manifest.clone()).await.map_err(SignError::writing(at, tag))?;
     let now = Standing::read(run.store, at, tag).await?;
@@ -113,11 +105,7 @@ pub(in crate::sign) async fn verify(
     published: &Published,
 ) -> Result<(), SignError> {
     let at = run.storage();
-    let blob = run
-        .store
-        .get_blob(at, &published.payload, BLOB_LIMIT)
-        .await
-        .map_err(SignError::doing(at, "read a signature's payload back"))?;
+    let blob = run.store.get_blob(at, &published.payload, BLOB_LIMIT).await?;
     let expected = run.expected(image);
     for ((layer, _), signer) in published.signatures.iter().zip(run.signers) {
         check::layer(layer, &blob, &expected, signer.verifier())

@@ -24,8 +24,7 @@ impl Standing {
         at: &Repository,
         tag: &str,
     ) -> Result<Self, SignError> {
-        let doing = SignError::doing(at, format!("read the tag {tag}"));
-        store.get_manifest(at, tag).await.map(Self).map_err(doing)
+        Ok(Self(store.get_manifest(at, tag).await?))
     }
 
     /// Reads the config as well and takes both apart; an absent tag is an image without signatures.
@@ -39,10 +38,7 @@ impl Standing {
             return Ok(Opened { image: SignatureImage::empty(), manifest: None });
         };
         let config = SignatureImage::config_digest(&manifest.bytes).map_err(SignError::foreign(at, tag))?;
-        let config = store
-            .get_blob(at, &config, BLOB_LIMIT)
-            .await
-            .map_err(SignError::doing(at, format!("read the config of the tag {tag}")))?;
+        let config = store.get_blob(at, &config, BLOB_LIMIT).await?;
         let image = SignatureImage::parse(&manifest.bytes, &config).map_err(SignError::foreign(at, tag))?;
         Ok(Opened { image, manifest: Some(manifest) })
     }

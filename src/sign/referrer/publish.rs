@@ -65,8 +65,7 @@ pub(in crate::sign) async fn verify(
             let reference = digest.to_string();
             let manifest = run.store.get_manifest(at, &reference);
             let blob = run.store.get_blob(at, &published.bundle, BUNDLE_LIMIT);
-            let (manifest, blob) =
-                tokio::try_join!(manifest, blob).map_err(SignError::doing(at, "read a signature back"))?;
+            let (manifest, blob) = tokio::try_join!(manifest, blob)?;
             let refused = |reason: String| run.does_not_verify(image, signer.as_ref(), reason);
             let found = manifest
                 .filter(|manifest| Digest::of(&manifest.bytes) == digest)
@@ -103,14 +102,11 @@ async fn push(
     let created = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let referrer = referrer(image, &blob, bundle::SIGNED, &created);
     let bundle = Digest::of(&blob);
-    run.store.put_blob(at, blob).await.map_err(SignError::doing(at, "upload a signature"))?;
+    run.store.put_blob(at, blob).await?;
     let digest = referrer.entry.digest;
     let manifest = Manifest { media_type: OCI_MANIFEST.to_owned(), bytes: Bytes::from(referrer.manifest) };
     // Whether the registry answers with OCI-Subject doesn't matter: verifiers go by the referrers API alone.
-    run.store
-        .put_manifest(at, &digest.to_string(), manifest)
-        .await
-        .map_err(SignError::doing(at, format!("write the signature {digest}")))?;
+    run.store.put_manifest(at, &digest.to_string(), manifest).await?;
     Ok(Published { entry: referrer.entry, bundle, placed: Placed { location: digest, reused: false } })
 }
 
@@ -139,8 +135,7 @@ async fn write_index(
         }
         let manifest = Manifest { media_type: OCI_INDEX.to_owned(), bytes: Bytes::from(index.to_vec()) };
         run.store.put_manifest(at, &tag, manifest).await.map_err(SignError::writing(at, &tag))?;
-        let now = run.store.get_manifest(at, &tag).await;
-        index = open_index(at, &tag, now.map_err(SignError::doing(at, format!("read the tag {tag}")))?)?;
+        index = open_index(at, &tag, run.store.get_manifest(at, &tag).await?)?;
     }
     Err(SignError::LostRace { tag, repository: at.to_string(), attempts: ATTEMPTS })
 }
@@ -161,8 +156,7 @@ async fn wait_until_listed(
         if new.is_empty() {
             return Ok(());
         }
-        let doing = SignError::doing(at, format!("list what refers to {}", image.digest));
-        let listed = run.store.referrers(at, &image.digest).await.map_err(doing)?.unwrap_or_default();
+        let listed = run.store.referrers(at, &image.digest).await?.unwrap_or_default();
         if new.iter().all(|digest| listed.iter().any(|listed| listed.digest == *digest)) {
             return Ok(());
         }

@@ -42,11 +42,10 @@ pub(in crate::sign) async fn list(
     // Both at once: which of them counts is known only when the first has answered.
     let api = store.referrers(at, image);
     let (api, fallback) = tokio::join!(api, store.get_manifest(at, &tag));
-    if let Some(descriptors) = api.map_err(SignError::doing(at, format!("list what refers to {image}")))? {
+    if let Some(descriptors) = api? {
         return Ok(Listing::Api(descriptors));
     }
-    let fallback = fallback.map_err(SignError::doing(at, format!("read the tag {tag}")))?;
-    Ok(Listing::Tag(open_index(at, &tag, fallback)?))
+    Ok(Listing::Tag(open_index(at, &tag, fallback?)?))
 }
 
 /// Opens what was found under the fallback tag.
@@ -80,10 +79,7 @@ pub(in crate::sign) async fn fetch_bundles(
     listed: Vec<Descriptor>,
 ) -> Result<Vec<Stored>, SignError> {
     let fetch = |listed: Descriptor| async move {
-        let manifest = store
-            .get_manifest(at, &listed.digest.to_string())
-            .await
-            .map_err(SignError::doing(at, format!("read the referrer {}", listed.digest)))?;
+        let manifest = store.get_manifest(at, &listed.digest.to_string()).await?;
         let Some(found) = manifest.and_then(|manifest| find(&manifest.bytes, image)) else {
             return Ok::<_, SignError>(None);
         };
