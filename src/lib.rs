@@ -9,4 +9,5 @@
 pub mod buildkit;
 pub mod event;
 pub mod pb;
+pub mod session;
 pub mod task;
