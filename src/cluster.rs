@@ -55,7 +55,9 @@ pub enum ClusterError {
         why: &'static str,
     },
     /// An object of the builder's name is somebody else's.
-    #[error("the {kind} `{name}` in namespace `{namespace}` was not made by kubectl-build and stays as it is")]
+    #[error(
+        "the {kind} `{name}` in namespace `{namespace}` was not made by kubectl-build and stays as it is"
+    )]
     Foreign {
         /// `deployment` or `config map`.
         kind: &'static str,
@@ -109,20 +111,28 @@ impl ClusterError {
             Self::Api(error) => error.hint(),
             Self::Wait(error) => error.hint(),
             Self::Config(error) => error.hint(),
-            Self::Name { .. } => Some("names are lower-case letters, digits and `-`, at most 40 of them".to_owned()),
+            Self::Name { .. } => {
+                Some("names are lower-case letters, digits and `-`, at most 40 of them".to_owned())
+            }
             Self::Foreign { kind, name, namespace } => Some(format!(
                 "choose another name with `--builder`, or remove it yourself: `kubectl delete -n {namespace} {} {name}`",
                 kind.replace(' ', "")
             )),
-            Self::Exists { name, namespace, .. } => {
-                Some(format!("remove it first, if no build needs it: `kubectl buildkit rm -n {namespace} {name}`"))
+            Self::Exists { name, namespace, .. } => Some(format!(
+                "remove it first, if no build needs it: `kubectl buildkit rm -n {namespace} {name}`"
+            )),
+            Self::Unknown { known, .. } if known.is_empty() => {
+                Some("there are no builders in this namespace; `-n` chooses another".to_owned())
             }
-            Self::Unknown { known, .. } if known.is_empty() => Some("there are no builders in this namespace; `-n` chooses another".to_owned()),
-            Self::Unknown { known, .. } => Some(format!("the builders here are {}; `-n` chooses another namespace", known.join(", "))),
-            Self::NoConfigMap { name, namespace } => {
-                Some(format!("create it first: `kubectl create configmap -n {namespace} {name} --from-file=…`"))
+            Self::Unknown { known, .. } => {
+                Some(format!("the builders here are {}; `-n` chooses another namespace", known.join(", ")))
             }
-            Self::NoSecret { namespace, .. } => Some(format!("`kubectl get secrets -n {namespace}` lists those that are there")),
+            Self::NoConfigMap { name, namespace } => Some(format!(
+                "create it first: `kubectl create configmap -n {namespace} {name} --from-file=…`"
+            )),
+            Self::NoSecret { namespace, .. } => {
+                Some(format!("`kubectl get secrets -n {namespace}` lists those that are there"))
+            }
         }
     }
 }

@@ -19,20 +19,20 @@ pub struct Operation {
     /// The RBAC resource: `pods`, `pods/exec`, `deployments.apps`, ….
     pub resource: &'static str,
     /// The object's name, where it has one.
-    pub name: Option<String>,
+    pub name: Option<Box<str>>,
     /// The namespace; `None` for what belongs to the whole cluster.
-    pub namespace: Option<String>,
+    pub namespace: Option<Box<str>>,
 }
 
 impl Operation {
     /// Returns an operation on one object in a namespace.
     pub(super) fn one(verb: &'static str, resource: &'static str, namespace: &str, name: &str) -> Self {
-        Self { verb, resource, name: Some(name.to_owned()), namespace: Some(namespace.to_owned()) }
+        Self { verb, resource, name: Some(name.into()), namespace: Some(namespace.into()) }
     }
 
     /// Returns an operation on the objects of one kind in a namespace.
     pub(super) fn many(verb: &'static str, resource: &'static str, namespace: &str) -> Self {
-        Self { verb, resource, name: None, namespace: Some(namespace.to_owned()) }
+        Self { verb, resource, name: None, namespace: Some(namespace.into()) }
     }
 
     /// Returns an operation on the objects of one kind in the whole cluster.
@@ -393,22 +393,37 @@ mod tests {
 
     #[test]
     fn the_three_kinds_of_403_are_told_apart() {
-        let rbac = said(403, "Forbidden", "pods is forbidden: User \"u\" cannot create resource \"pods\" in API group \"\"");
+        let rbac = said(
+            403,
+            "Forbidden",
+            "pods is forbidden: User \"u\" cannot create resource \"pods\" in API group \"\"",
+        );
         assert!(rbac.is_forbidden());
         assert!(rbac.hint().unwrap().contains("kubectl auth can-i create pods -n ci"), "{:?}", rbac.hint());
 
-        let quota = said(403, "Forbidden", "pods \"x\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1");
+        let quota = said(
+            403,
+            "Forbidden",
+            "pods \"x\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1",
+        );
         assert!(matches!(quota, ApiError::Denied { .. }));
         assert!(quota.hint().unwrap().contains("kubectl describe resourcequota -n ci"));
 
-        let security = said(403, "Forbidden", "pods \"x\" is forbidden: violates PodSecurity \"baseline:latest\": privileged");
-        assert!(security.hint().unwrap().contains("namespace ci pod-security.kubernetes.io/enforce=privileged"));
+        let security = said(
+            403,
+            "Forbidden",
+            "pods \"x\" is forbidden: violates PodSecurity \"baseline:latest\": privileged",
+        );
+        assert!(
+            security.hint().unwrap().contains("namespace ci pod-security.kubernetes.io/enforce=privileged")
+        );
     }
 
     #[test]
     fn a_refused_exec_names_both_verbs() {
         let operation = Operation::one("create", "pods/exec", "ci", "p");
-        let status = kube::core::Status::failure("pods \"p\" is forbidden: User cannot", "Forbidden").with_code(403);
+        let status =
+            kube::core::Status::failure("pods \"p\" is forbidden: User cannot", "Forbidden").with_code(403);
         let error = ApiError::from_kube(operation, "s", kube::Error::Api(status.boxed()));
         let hint = error.hint().unwrap();
         assert!(hint.contains("`create` and `get`") && hint.contains("--subresource=exec"), "{hint}");
@@ -416,7 +431,10 @@ mod tests {
 
     #[test]
     fn passing_failures_are_transient_and_refusals_are_not() {
-        assert!(said(500, "InternalError", "error dialing backend: remote error: tls: internal error").is_transient());
+        assert!(
+            said(500, "InternalError", "error dialing backend: remote error: tls: internal error")
+                .is_transient()
+        );
         assert!(said(503, "ServiceUnavailable", "apiserver is shutting down").is_transient());
         assert!(!said(403, "Forbidden", "pods is forbidden").is_transient());
         assert!(!said(404, "NotFound", "pods \"x\" not found").is_transient());
@@ -425,9 +443,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_server_ends_the_wait() {
         let operation = Operation::many("list", "pods", "ci");
-        let error = call("https://k8s.example", REQUEST_TIMEOUT, operation, std::future::pending::<kube::Result<()>>)
-            .await
-            .unwrap_err();
+        let error =
+            call("https://k8s.example", REQUEST_TIMEOUT, operation, std::future::pending::<kube::Result<()>>)
+                .await
+                .unwrap_err();
         assert_eq!(
             error.to_string(),
             "the API server at https://k8s.example did not answer within 30 s (asked to list pods in namespace `ci`)"

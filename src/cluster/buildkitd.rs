@@ -60,7 +60,10 @@ pub enum ConfigError {
 impl ConfigError {
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<String> {
-        Some("the format is described at https://docs.docker.com/build/buildkit/toml-configuration/".to_owned())
+        Some(
+            "the format is described at https://docs.docker.com/build/buildkit/toml-configuration/"
+                .to_owned(),
+        )
     }
 }
 
@@ -90,7 +93,8 @@ impl ConfigFiles {
         let section = section.as_table_mut().expect("checked above");
         for (host, settings) in &registries.hosts {
             let entry = section.entry(host.clone()).or_insert_with(|| Value::Table(Table::new()));
-            let entry = entry.as_table_mut().ok_or_else(|| ConfigError::Registry(format!("`{host}` is no table")))?;
+            let entry =
+                entry.as_table_mut().ok_or_else(|| ConfigError::Registry(format!("`{host}` is no table")))?;
             if settings.http {
                 entry.insert("http".to_owned(), Value::Boolean(true));
             }
@@ -103,7 +107,9 @@ impl ConfigFiles {
             if !settings.ca_pem.is_empty() {
                 let mut paths = Vec::new();
                 for (index, pem) in settings.ca_pem.iter().enumerate() {
-                    let pem = String::from_utf8(pem.clone()).ok().filter(|text| text.contains("-----BEGIN CERTIFICATE"));
+                    let pem = String::from_utf8(pem.clone())
+                        .ok()
+                        .filter(|text| text.contains("-----BEGIN CERTIFICATE"));
                     let pem = pem.ok_or_else(|| ConfigError::NoCertificate(host.clone()))?;
                     let key = ca_key(host, index);
                     paths.push(format!("{CONFIG_DIRECTORY}/{key}"));
@@ -136,9 +142,13 @@ impl ConfigFiles {
 
 /// Reads the registry settings back from a builder's files: `own` are those of its ConfigMap, `custom` those of
 /// the `--custom-config` ConfigMap. Settings that do not parse are nobody's: the daemon refuses them too.
-pub fn read_registries(own: &BTreeMap<String, Vec<u8>>, custom: &BTreeMap<String, Vec<u8>>) -> RegistrySettings {
+pub fn read_registries(
+    own: &BTreeMap<String, Vec<u8>>,
+    custom: &BTreeMap<String, Vec<u8>>,
+) -> RegistrySettings {
     let mut settings = RegistrySettings::default();
-    let Some(table) = own.get(CONFIG_KEY).and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse::<Table>().ok())
+    let Some(table) =
+        own.get(CONFIG_KEY).and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse::<Table>().ok())
     else {
         return settings;
     };
@@ -176,7 +186,9 @@ fn registry_table(table: &Table) -> Result<Option<&Table>, ConfigError> {
         None => Ok(None),
         Some(Value::Table(section)) => match section.iter().find(|(_, entry)| !entry.is_table()) {
             None => Ok(Some(section)),
-            Some((name, _)) => Err(ConfigError::Registry(format!("`registry.{name}` is no table; write [registry.\"HOST\"]"))),
+            Some((name, _)) => Err(ConfigError::Registry(format!(
+                "`registry.{name}` is no table; write [registry.\"HOST\"]"
+            ))),
         },
         Some(_) => Err(ConfigError::Registry("`registry` is no table".to_owned())),
     }
@@ -188,7 +200,10 @@ fn strings(values: &[String]) -> Value {
 
 /// Returns the key of a CA file: ConfigMap keys take letters, digits, `-`, `_` and `.` only.
 fn ca_key(host: &str, index: usize) -> String {
-    let host: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' }).collect();
+    let host: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' })
+        .collect();
     match index {
         0 => format!("registry-{host}.crt"),
         _ => format!("registry-{host}.{index}.crt"),
@@ -224,8 +239,14 @@ mod tests {
     fn flags_and_file_are_read_back_as_one() {
         let flags = RegistrySettings {
             hosts: BTreeMap::from([
-                ("r:5000".to_owned(), RegistryHost { insecure: true, ca_pem: vec![PEM.to_vec()], ..Default::default() }),
-                ("docker.io".to_owned(), RegistryHost { mirrors: vec!["mirror.corp".to_owned()], ..Default::default() }),
+                (
+                    "r:5000".to_owned(),
+                    RegistryHost { insecure: true, ca_pem: vec![PEM.to_vec()], ..Default::default() },
+                ),
+                (
+                    "docker.io".to_owned(),
+                    RegistryHost { mirrors: vec!["mirror.corp".to_owned()], ..Default::default() },
+                ),
             ]),
             unread: Vec::new(),
         };
@@ -249,7 +270,8 @@ mod tests {
         "#);
         let custom = BTreeMap::from([("cert.pem".to_owned(), b"custom".to_vec())]);
         let read = read_registries(&bytes(&files), &custom);
-        let expected = RegistryHost { http: true, insecure: true, ca_pem: vec![PEM.to_vec()], mirrors: Vec::new() };
+        let expected =
+            RegistryHost { http: true, insecure: true, ca_pem: vec![PEM.to_vec()], mirrors: Vec::new() };
         assert_eq!(read.hosts["r:5000"], expected);
         assert_eq!(read.hosts["other"].ca_pem, [b"custom".to_vec()]);
         assert_eq!(read.unread, [("other".to_owned(), "/elsewhere.pem".to_owned())]);
@@ -257,8 +279,12 @@ mod tests {
 
     #[test]
     fn what_the_daemon_would_refuse_is_refused_before() {
-        assert!(matches!(ConfigFiles::render(Some("a = "), &RegistrySettings::default()), Err(ConfigError::Syntax(_))));
-        let error = ConfigFiles::render(Some("[registry]\nhttp = true\n"), &RegistrySettings::default()).unwrap_err();
+        assert!(matches!(
+            ConfigFiles::render(Some("a = "), &RegistrySettings::default()),
+            Err(ConfigError::Syntax(_))
+        ));
+        let error =
+            ConfigFiles::render(Some("[registry]\nhttp = true\n"), &RegistrySettings::default()).unwrap_err();
         assert!(error.to_string().contains("write [registry.\"HOST\"]"), "{error}");
     }
 

@@ -55,7 +55,8 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, ready: bool, terminating: bool) -> Pod {
-        let deleted = if terminating { serde_json::json!("2026-01-01T00:00:00Z") } else { serde_json::Value::Null };
+        let deleted =
+            if terminating { serde_json::json!("2026-01-01T00:00:00Z") } else { serde_json::Value::Null };
         serde_json::from_value(serde_json::json!({
             "metadata": { "name": name, "deletionTimestamp": deleted },
             "status": {
@@ -102,7 +103,8 @@ mod tests {
     #[test]
     fn the_choice_is_the_same_in_every_release() {
         let pods: Vec<_> = (0..4).map(|index| pod(&format!("buildkit-{index}"), true, false)).collect();
-        let chosen: Vec<_> = ["/a", "/b", "/c", "/d", "/e"].map(|key| name(choose(&pods, key)).unwrap()).into();
-        insta::assert_compact_debug_snapshot!(chosen, @"");
+        let chosen: Vec<_> =
+            ["/a", "/b", "/c", "/d", "/e"].map(|key| name(choose(&pods, key)).unwrap()).into();
+        assert_eq!(chosen, ["buildkit-2", "buildkit-1", "buildkit-3", "buildkit-3", "buildkit-3"]);
     }
 }

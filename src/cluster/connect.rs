@@ -159,14 +159,23 @@ impl ConnectError {
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoCluster { .. } => {
-                Some("set KUBECONFIG or `--kubeconfig FILE`, or run in a pod with a service account".to_owned())
-            }
+            Self::NoCluster { .. } => Some(
+                "set KUBECONFIG or `--kubeconfig FILE`, or run in a pod with a service account".to_owned(),
+            ),
             Self::Read { .. } => None,
-            Self::Parse { path, .. } => Some(format!("`kubectl --kubeconfig {} config view` shows what kubectl reads", path.display())),
-            Self::Absent { kind, known, .. } if known.is_empty() => Some(format!("the kubeconfig has no {kind}s")),
-            Self::Absent { kind, known, .. } => Some(format!("the kubeconfig has the {kind}s {}", known.join(", "))),
-            Self::Settings { .. } => Some("`kubectl config view --minify` shows the settings in use".to_owned()),
+            Self::Parse { path, .. } => Some(format!(
+                "`kubectl --kubeconfig {} config view` shows what kubectl reads",
+                path.display()
+            )),
+            Self::Absent { kind, known, .. } if known.is_empty() => {
+                Some(format!("the kubeconfig has no {kind}s"))
+            }
+            Self::Absent { kind, known, .. } => {
+                Some(format!("the kubeconfig has the {kind}s {}", known.join(", ")))
+            }
+            Self::Settings { .. } => {
+                Some("`kubectl config view --minify` shows the settings in use".to_owned())
+            }
             Self::Credential { source, .. } => source.hint(),
         }
     }
@@ -183,7 +192,10 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("server", &self.server).field("namespace", &self.namespace).finish()
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .field("namespace", &self.namespace)
+            .finish()
     }
 }
 

@@ -75,7 +75,7 @@ where
     }
 
     fn operation(&self, verb: &'static str) -> Operation {
-        let namespace = self.api.namespace().map(str::to_owned);
+        let namespace = self.api.namespace().map(Into::into);
         Operation { verb, resource: self.resource, name: None, namespace }
     }
 

@@ -51,11 +51,13 @@ pub struct ListedPod {
 /// When Deployments or pods may not be listed.
 pub async fn list(connection: &Connection) -> Result<Vec<Listed>, ClusterError> {
     let namespace = connection.namespace();
-    let parameters = ListParams::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BUILDER_LABEL}"));
+    let parameters =
+        ListParams::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BUILDER_LABEL}"));
     let deployments: Api<Deployment> = Api::namespaced(connection.client().clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(connection.client().clone(), namespace);
     let (deployments, pods) = tokio::try_join!(
-        connection.call(Operation::many("list", "deployments.apps", namespace), || deployments.list(&parameters)),
+        connection
+            .call(Operation::many("list", "deployments.apps", namespace), || deployments.list(&parameters)),
         connection.call(Operation::many("list", "pods", namespace), || pods.list(&parameters)),
     )?;
     let asked = pods.items.iter().map(|pod| async move {
@@ -70,7 +72,8 @@ pub async fn list(connection: &Connection) -> Result<Vec<Listed>, ClusterError> 
 /// Returns the names of the builders of the connection's namespace.
 pub(super) async fn names(connection: &Connection) -> Result<Vec<String>, ApiError> {
     let namespace = connection.namespace();
-    let parameters = ListParams::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BUILDER_LABEL}"));
+    let parameters =
+        ListParams::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BUILDER_LABEL}"));
     let api: Api<Deployment> = Api::namespaced(connection.client().clone(), namespace);
     let operation = Operation::many("list", "deployments.apps", namespace);
     let list = connection.call(operation, || api.list(&parameters)).await?;
@@ -78,15 +81,22 @@ pub(super) async fn names(connection: &Connection) -> Result<Vec<String>, ApiErr
 }
 
 /// Joins Deployments and pods. Pure.
-fn assemble(deployments: &[Deployment], pods: &[Pod], mut platforms: BTreeMap<String, Vec<String>>) -> Vec<Listed> {
+fn assemble(
+    deployments: &[Deployment],
+    pods: &[Pod],
+    mut platforms: BTreeMap<String, Vec<String>>,
+) -> Vec<Listed> {
     let mut builders: BTreeMap<String, Listed> = BTreeMap::new();
     for deployment in deployments {
         let label = |key: &str| deployment.metadata.labels.as_ref()?.get(key).cloned();
         let name = deployment.metadata.name.clone().unwrap_or_default();
         let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
         let image = pod.and_then(|pod| pod.containers.first()).and_then(|container| container.image.clone());
-        let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        let failure = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
+        let conditions =
+            deployment.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let failure = conditions
+            .iter()
+            .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
         let scaled_down = deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
         let status = match failure.and_then(|failure| failure.message.clone()) {
             Some(text) => text,
@@ -94,7 +104,8 @@ fn assemble(deployments: &[Deployment], pods: &[Pod], mut platforms: BTreeMap<St
             None => "no pods".to_owned(),
         };
         let mode = label(MODE_LABEL).unwrap_or_default();
-        let listed = Listed { name: name.clone(), mode, image: image.unwrap_or_default(), status, pods: Vec::new() };
+        let listed =
+            Listed { name: name.clone(), mode, image: image.unwrap_or_default(), status, pods: Vec::new() };
         builders.insert(name, listed);
     }
     for pod in pods {
@@ -108,7 +119,9 @@ fn assemble(deployments: &[Deployment], pods: &[Pod], mut platforms: BTreeMap<St
             platforms: platforms.remove(&name).unwrap_or_default(),
             name,
         });
-        builder.status = if builder.pods.iter().any(|pod| pod.status == "ready") { "ready" } else { "starting" }.to_owned();
+        builder.status =
+            if builder.pods.iter().any(|pod| pod.status == "ready") { "ready" } else { "starting" }
+                .to_owned();
     }
     let mut listed: Vec<_> = builders.into_values().collect();
     for builder in &mut listed {
@@ -127,9 +140,11 @@ fn pod_status(pod: &Pod) -> String {
     }
     let status = pod.status.as_ref();
     let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-    let waiting = containers.iter().find_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let waiting =
+        containers.iter().find_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone());
     let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let unscheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let unscheduled =
+        conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     waiting
         .or_else(|| unscheduled.and_then(|condition| condition.reason.clone()))
         .or_else(|| status.and_then(|status| status.reason.clone()))
@@ -176,7 +191,11 @@ fn parse_platforms(text: &[u8]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut platforms = Vec::new();
     for Platform { os, architecture, variant } in workers.into_iter().flat_map(|worker| worker.platforms) {
-        let name = if variant.is_empty() { format!("{os}/{architecture}") } else { format!("{os}/{architecture}/{variant}") };
+        let name = if variant.is_empty() {
+            format!("{os}/{architecture}")
+        } else {
+            format!("{os}/{architecture}/{variant}")
+        };
         if seen.insert(name.clone()) {
             platforms.push(name);
         }
@@ -211,7 +230,8 @@ mod tests {
     #[test]
     fn builders_without_pods_are_listed_too() {
         let quota = "pods \"x\" is forbidden: exceeded quota";
-        let failed = json!({ "conditions": [{ "type": "ReplicaFailure", "status": "True", "message": quota }] });
+        let failed =
+            json!({ "conditions": [{ "type": "ReplicaFailure", "status": "True", "message": quota }] });
         let deployments = [
             deployment("b", json!({ "replicas": 1 }), failed),
             deployment("a", json!({ "replicas": 1 }), json!({})),
@@ -225,7 +245,8 @@ mod tests {
         ];
         let platforms = BTreeMap::from([("a-1".to_owned(), vec!["linux/amd64".to_owned()])]);
         let listed = assemble(&deployments, &pods, platforms);
-        let short: Vec<_> = listed.iter().map(|builder| (builder.name.as_str(), builder.status.as_str())).collect();
+        let short: Vec<_> =
+            listed.iter().map(|builder| (builder.name.as_str(), builder.status.as_str())).collect();
         assert_eq!(short, [("a", "ready"), ("b", quota), ("c", "no pods (scaled to 0)")]);
         assert_eq!(listed[0].mode, "userns");
         assert_eq!(listed[0].pods[0].platforms, ["linux/amd64"]);

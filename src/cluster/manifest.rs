@@ -7,8 +7,9 @@
 use super::buildkitd::{CONFIG_DIRECTORY, CONFIG_KEY, CUSTOM_DIRECTORY, ConfigFiles};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, Capabilities, ConfigMap, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, ExecAction,
-    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    AppArmorProfile, Capabilities, ConfigMap, ConfigMapVolumeSource, Container, EmptyDirVolumeSource,
+    ExecAction, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+    Volume, VolumeMount,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -164,7 +165,10 @@ impl Plan<'_> {
                 revision_history_limit: Some(1),
                 selector: selector(self.name),
                 // The new pod must not compete with the old one for the node's memory and disk.
-                strategy: Some(DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None }),
+                strategy: Some(DeploymentStrategy {
+                    type_: Some("Recreate".to_owned()),
+                    rolling_update: None,
+                }),
                 template: PodTemplateSpec { metadata: Some(self.pod_metadata()), spec: Some(self.pod()) },
                 ..DeploymentSpec::default()
             }),
@@ -203,7 +207,10 @@ impl Plan<'_> {
         };
         let from_config_map = |volume: &str, name: &str| Volume {
             name: volume.to_owned(),
-            config_map: Some(ConfigMapVolumeSource { name: name.to_owned(), ..ConfigMapVolumeSource::default() }),
+            config_map: Some(ConfigMapVolumeSource {
+                name: name.to_owned(),
+                ..ConfigMapVolumeSource::default()
+            }),
             ..Volume::default()
         };
         let state_volume = Volume {
@@ -265,7 +272,10 @@ impl Plan<'_> {
     fn security(&self) -> SecurityContext {
         let unconfined = SecurityContext {
             seccomp_profile: Some(SeccompProfile { type_: "Unconfined".to_owned(), localhost_profile: None }),
-            app_armor_profile: Some(AppArmorProfile { type_: "Unconfined".to_owned(), localhost_profile: None }),
+            app_armor_profile: Some(AppArmorProfile {
+                type_: "Unconfined".to_owned(),
+                localhost_profile: None,
+            }),
             ..SecurityContext::default()
         };
         match self.mode {
@@ -276,7 +286,9 @@ impl Plan<'_> {
                 run_as_group: Some(0),
                 ..unconfined
             },
-            Mode::Rootless => SecurityContext { run_as_user: Some(1000), run_as_group: Some(1000), ..unconfined },
+            Mode::Rootless => {
+                SecurityContext { run_as_user: Some(1000), run_as_group: Some(1000), ..unconfined }
+            }
         }
     }
 }

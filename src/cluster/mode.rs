@@ -66,7 +66,8 @@ fn is_eligible(node: &Node) -> bool {
 
 /// Whether the node's default runtime handler, named "", says that it can (KEP-127).
 fn runs_user_namespaces(node: &Node) -> bool {
-    let handlers = node.status.as_ref().and_then(|status| status.runtime_handlers.as_deref()).unwrap_or_default();
+    let handlers =
+        node.status.as_ref().and_then(|status| status.runtime_handlers.as_deref()).unwrap_or_default();
     handlers
         .iter()
         .filter(|handler| handler.name.as_deref().unwrap_or_default().is_empty())

@@ -9,7 +9,7 @@ mod remove;
 use super::api::{ApiError, Operation};
 use super::buildkitd::{ConfigFiles, RegistrySettings};
 use super::connect::Connection;
-use super::manifest::{self, CONTAINER, MODE_LABEL, Mode, ModeChoice, Plan, is_ours, query};
+use super::manifest::{CONTAINER, MODE_LABEL, Mode, ModeChoice, Plan, is_ours, query};
 use super::wait::{self, Awaited};
 use super::{ClusterError, WaitError, choose, mode};
 use crate::event::{Events, Step};
@@ -157,8 +157,16 @@ pub async fn ensure(
         },
         Err(error) => return failed(step, error),
     };
-    step.line(format!("using pod {} on node {}", builder.pod.name, builder.pod.node.as_deref().unwrap_or("?")));
-    if waited { step.done() } else { step.cached() }
+    step.line(format!(
+        "using pod {} on node {}",
+        builder.pod.name,
+        builder.pod.node.as_deref().unwrap_or("?")
+    ));
+    if waited {
+        step.done()
+    } else {
+        step.cached()
+    }
     Ok(builder)
 }
 
@@ -167,12 +175,20 @@ pub async fn ensure(
 ///
 /// # Errors
 /// As [`ensure`], and [`ClusterError::Exists`].
-pub async fn create(connection: &Connection, spec: &BuilderSpec, events: &Events) -> Result<Created, ClusterError> {
+pub async fn create(
+    connection: &Connection,
+    spec: &BuilderSpec,
+    events: &Events,
+) -> Result<Created, ClusterError> {
     spec.check()?;
     let step = events.step("builder", format!("creating builder {}", spec.name));
     match bring_up(connection, spec, "", Purpose::Create, &step, events).await {
         Ok((builder, existed)) => {
-            step.line(format!("pod {} is ready on node {}", builder.pod.name, builder.pod.node.as_deref().unwrap_or("?")));
+            step.line(format!(
+                "pod {} is ready on node {}",
+                builder.pod.name,
+                builder.pod.node.as_deref().unwrap_or("?")
+            ));
             step.done();
             Ok(Created { builder, existed })
         }
@@ -193,7 +209,11 @@ enum Purpose {
 }
 
 /// Returns the builder if it has a pod that takes builds now: the short way of all builds but the first.
-async fn find(connection: &Connection, spec: &BuilderSpec, key: &str) -> Result<Option<Builder>, ClusterError> {
+async fn find(
+    connection: &Connection,
+    spec: &BuilderSpec,
+    key: &str,
+) -> Result<Option<Builder>, ClusterError> {
     let namespace = connection.namespace();
     let api: Api<Pod> = Api::namespaced(connection.client().clone(), namespace);
     let parameters = ListParams::default().labels(&query(&spec.name));
@@ -219,7 +239,8 @@ async fn describe(
         Some(Ok(ModeChoice::Exactly(mode))) => Some(mode),
         _ => None,
     };
-    let container = spec.and_then(|spec| spec.containers.iter().find(|container| container.name == CONTAINER));
+    let container =
+        spec.and_then(|spec| spec.containers.iter().find(|container| container.name == CONTAINER));
     Ok(Builder {
         name: name.to_owned(),
         namespace: namespace.to_owned(),
@@ -478,7 +499,8 @@ async fn delete_deployment(connection: &Connection, name: &str) -> Result<(), Cl
     let namespace = connection.namespace();
     let api: Api<Deployment> = Api::namespaced(connection.client().clone(), namespace);
     let operation = Operation::one("delete", DEPLOYMENTS, namespace, name);
-    match connection.call(operation, || api.delete(name, &DeleteParams::background())).await {
+    let parameters = DeleteParams::background();
+    match connection.call(operation, || api.delete(name, &parameters)).await {
         Ok(_) | Err(ApiError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

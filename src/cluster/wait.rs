@@ -26,12 +26,12 @@ pub enum WaitError {
         /// The pod, if there is one.
         pod: Option<String>,
         /// Kubernetes' word for it: `FailedMount`, `ImagePullBackOff`, ….
-        reason: String,
+        reason: Box<str>,
         /// The event's text.
         #[source]
         source: Said,
         /// What a person can do.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
     },
     /// The time is over.
     #[error("builder `{builder}` is not ready after {} s: still {doing}", after.as_secs())]
@@ -66,15 +66,16 @@ impl WaitError {
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Stuck { hint, .. } => hint.clone(),
+            Self::Stuck { hint, .. } => hint.as_deref().map(str::to_owned),
             Self::Timeout { builder, .. } => Some(format!(
                 "`--builder-timeout` waits longer; `kubectl describe pods -l {}` says more",
                 query(builder)
             )),
             Self::Removed { .. } => Some("build again to create it anew".to_owned()),
-            Self::NoUserNamespace { .. } => {
-                Some("choose another mode: `kubectl buildkit create --mode privileged` or `--mode rootless`".to_owned())
-            }
+            Self::NoUserNamespace { .. } => Some(
+                "choose another mode: `kubectl buildkit create --mode privileged` or `--mode rootless`"
+                    .to_owned(),
+            ),
             Self::Api(error) => error.hint(),
         }
     }
@@ -92,7 +93,11 @@ pub(super) struct Awaited<'a> {
 }
 
 /// Waits for a pod of the builder that takes builds. Events become lines of `step`.
-pub(super) async fn ready(connection: &Connection, awaited: Awaited<'_>, step: &Step) -> Result<Pod, WaitError> {
+pub(super) async fn ready(
+    connection: &Connection,
+    awaited: Awaited<'_>,
+    step: &Step,
+) -> Result<Pod, WaitError> {
     let Awaited { name, namespace, mode, key, timeout } = awaited;
     let began = Instant::now();
     let mut pods = Follow::<Pod>::new(connection, namespace, "pods").labels(query(name));
@@ -160,8 +165,9 @@ async fn stuck(connection: &Connection, awaited: Awaited<'_>, obstacle: Obstacle
     {
         text = format!("{text}; its last words:\n{log}");
     }
-    let hint = obstacle.hint(awaited.namespace);
+    let hint = obstacle.hint(awaited.namespace).map(Into::into);
     let Obstacle { pod, reason, .. } = obstacle;
+    let reason = reason.into();
     WaitError::Stuck { builder: awaited.name.to_owned(), pod, reason, source: Said(text), hint }
 }
 
@@ -177,7 +183,8 @@ async fn last_words(connection: &Connection, namespace: &str, pod: &str) -> Opti
             ..LogParams::default()
         };
         let operation = Operation::one("get", "pods/log", namespace, pod);
-        let log = api::call(connection.server(), Duration::from_secs(3), operation, || api.logs(pod, &parameters));
+        let log =
+            api::call(connection.server(), Duration::from_secs(3), operation, || api.logs(pod, &parameters));
         match log.await {
             Ok(text) if !text.trim().is_empty() => return Some(text.trim_end().to_owned()),
             _ => {}

@@ -54,7 +54,8 @@ impl Loss {
             LossKind::Evicted => "was evicted",
             LossKind::Ended => "ended",
         };
-        let mut text = format!("pod {} on node {} {what}", self.pod.name, self.pod.node.as_deref().unwrap_or("unknown"));
+        let mut text =
+            format!("pod {} on node {} {what}", self.pod.name, self.pod.node.as_deref().unwrap_or("unknown"));
         for (index, fact) in self.facts.iter().enumerate() {
             text.push_str(if index == 0 { ": " } else { "; " });
             text.push_str(fact);
@@ -69,11 +70,20 @@ impl Loss {
             _ if self.out_of_memory => {
                 "the builder ran out of memory: build with less in parallel, or on nodes with more".to_owned()
             }
-            LossKind::Evicted => "the node ran short of what the message names; building again may go to another node".to_owned(),
-            LossKind::Deleted | LossKind::Terminating => "build again: it goes to the pod that replaces it".to_owned(),
-            LossKind::Ended => format!("build again; `kubectl logs -n {namespace} {name} --previous` may say why it ended"),
+            LossKind::Evicted => {
+                "the node ran short of what the message names; building again may go to another node"
+                    .to_owned()
+            }
+            LossKind::Deleted | LossKind::Terminating => {
+                "build again: it goes to the pod that replaces it".to_owned()
+            }
+            LossKind::Ended => {
+                format!("build again; `kubectl logs -n {namespace} {name} --previous` may say why it ended")
+            }
             LossKind::Silent => match node {
-                Some(node) => format!("`kubectl describe node {node}` and `kubectl describe pod -n {namespace} {name}` may say more"),
+                Some(node) => format!(
+                    "`kubectl describe node {node}` and `kubectl describe pod -n {namespace} {name}` may say more"
+                ),
                 None => format!("`kubectl describe pod -n {namespace} {name}` may say more"),
             },
         })
@@ -129,8 +139,8 @@ pub async fn examine(connection: &Connection, pod: &PodRef) -> Loss {
 }
 
 async fn watch(connection: &Connection, pod: PodRef) -> Loss {
-    let mut pods = Follow::<Pod>::new(connection, &pod.namespace, "pods")
-        .fields(format!("metadata.name={}", pod.name));
+    let mut pods =
+        Follow::<Pod>::new(connection, &pod.namespace, "pods").fields(format!("metadata.name={}", pod.name));
     let mut restarts = None;
     let mut terminating: Option<(Instant, Loss)> = None;
     let mut lost = loop {
@@ -197,7 +207,7 @@ fn judge(pod: &PodRef, seen: &Pod, restarts: Option<i32>) -> Option<Loss> {
         if facts.is_empty() && kind != LossKind::Evicted && !reason.is_empty() {
             facts.push(reason.to_owned());
         }
-        facts.extend(containers(seen).iter().filter_map(|container| last_end(container)));
+        facts.extend(containers(seen).iter().filter_map(last_end));
         return Some(loss(pod, kind, facts));
     }
     for container in containers(seen) {
@@ -211,7 +221,9 @@ fn judge(pod: &PodRef, seen: &Pod, restarts: Option<i32>) -> Option<Loss> {
     if seen.metadata.deletion_timestamp.is_some() {
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         // Drains, preemption and taints say here why (KEP-3329).
-        let target = conditions.iter().find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
+        let target = conditions
+            .iter()
+            .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
         let facts = target.and_then(|condition| condition.message.clone()).into_iter().collect();
         return Some(loss(pod, LossKind::Terminating, facts));
     }
@@ -226,7 +238,8 @@ fn silent(pod: &PodRef, seen: &Pod) -> Loss {
         .filter_map(|container| Some(format!("before: {}", last_end(container)?)))
         .collect();
     let conditions = seen.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let not_ready = conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status != "True");
+    let not_ready =
+        conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status != "True");
     facts.push(match not_ready {
         Some(condition) => {
             let why = condition.message.as_deref().or(condition.reason.as_deref()).unwrap_or_default();
@@ -247,7 +260,8 @@ fn restart_count(pod: &Pod) -> i32 {
 
 /// Says how the container ended last.
 fn last_end(container: &ContainerStatus) -> Option<String> {
-    let terminated = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| state.as_ref()?.terminated.clone();
+    let terminated =
+        |state: &Option<k8s_openapi::api::core::v1::ContainerState>| state.as_ref()?.terminated.clone();
     let ended = terminated(&container.state).or_else(|| terminated(&container.last_state))?;
     let ContainerStateTerminated { reason, exit_code, message, signal, .. } = ended;
     let mut text = format!("container {} {}", container.name, reason.as_deref().unwrap_or("ended"));
@@ -265,7 +279,7 @@ fn last_end(container: &ContainerStatus) -> Option<String> {
 async fn node_facts(connection: &Connection, pod: &PodRef) -> Vec<String> {
     let Some(name) = &pod.node else { return Vec::new() };
     let api: Api<Node> = Api::all(connection.client().clone());
-    let operation = Operation { name: Some(name.clone()), ..Operation::everywhere("get", "nodes") };
+    let operation = Operation { name: Some(name.as_str().into()), ..Operation::everywhere("get", "nodes") };
     let found = api::call(connection.server(), FACT_TIMEOUT, operation, || api.get(name));
     match tokio::time::timeout(FACT_TIMEOUT, found).await {
         Ok(Ok(node)) => describe_node(name, &node).into_iter().collect(),
@@ -283,7 +297,9 @@ fn describe_node(name: &str, node: &Node) -> Option<String> {
         let why = ready.message.as_deref().or(ready.reason.as_deref()).unwrap_or_default();
         return Some(format!("node {name} is not ready: {why}"));
     }
-    let pressure = conditions.iter().find(|condition| condition.type_.ends_with("Pressure") && condition.status == "True")?;
+    let pressure = conditions
+        .iter()
+        .find(|condition| condition.type_.ends_with("Pressure") && condition.status == "True")?;
     Some(format!("node {name} has {}", pressure.type_))
 }
 
@@ -322,7 +338,9 @@ mod tests {
     #[test]
     fn an_out_of_memory_kill_is_named() {
         let killed = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
-        for status in [container(0, killed.clone(), json!({})), container(1, json!({ "running": {} }), killed)] {
+        for status in
+            [container(0, killed.clone(), json!({})), container(1, json!({ "running": {} }), killed)]
+        {
             let loss = judge(&reference(), &pod(json!({}), status), Some(0)).unwrap();
             let text = "pod buildkit-0 on node node-1 ended: container buildkitd OOMKilled (exit code 137)";
             assert_eq!(loss.to_string(), text);

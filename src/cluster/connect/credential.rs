@@ -90,11 +90,17 @@ impl CredentialError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Start { install: Some(text), .. } => Some(text.trim().to_owned()),
-            Self::Start { command, .. } => Some(format!("install `{command}` or put it on PATH; the kubeconfig's user needs it")),
-            Self::Failed { command, .. } | Self::Endless { command } | Self::Answer { command, .. } => {
-                Some(format!("log in with the tool behind `{command}` and try again; `kubectl auth whoami` runs it too"))
+            Self::Start { command, .. } => {
+                Some(format!("install `{command}` or put it on PATH; the kubeconfig's user needs it"))
             }
-            Self::Terminal { .. } => Some("run in a terminal, with the build context not on standard input".to_owned()),
+            Self::Failed { command, .. } | Self::Endless { command } | Self::Answer { command, .. } => {
+                Some(format!(
+                    "log in with the tool behind `{command}` and try again; `kubectl auth whoami` runs it too"
+                ))
+            }
+            Self::Terminal { .. } => {
+                Some("run in a terminal, with the build context not on standard input".to_owned())
+            }
             Self::TokenFile { .. } | Self::Header => None,
         }
     }
@@ -107,7 +113,7 @@ pub(super) enum Credential {
     None,
     Fixed(HeaderValue),
     File(TokenFile),
-    Plugin(Plugin),
+    Plugin(Box<Plugin>),
 }
 
 /// A client certificate that a plugin issued.
@@ -145,7 +151,7 @@ impl Credential {
                 return Ok((Self::None, Some(identity)));
             }
             *plugin.issued.lock().await = Some((issued.header, issued.expires));
-            return Ok((Self::Plugin(plugin), None));
+            return Ok((Self::Plugin(Box::new(plugin)), None));
         }
         Ok((Self::None, None))
     }
@@ -404,7 +410,9 @@ mod tests {
         let error = Credential::choose(&user, false, &events).await.unwrap_err();
         assert!(error.to_string().contains("failed (exit status: 3)"), "{error}");
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "session expired, run login");
-        assert!(matches!(seen.try_recv(), Ok(crate::event::Event::Note(text)) if text.contains("session expired")));
+        assert!(
+            matches!(seen.try_recv(), Ok(crate::event::Event::Note(text)) if text.contains("session expired"))
+        );
     }
 
     #[tokio::test]

@@ -21,7 +21,8 @@ pub(super) struct Settings {
 /// Chooses cluster, user and namespace.
 pub(super) fn resolve(options: &ConnectOptions) -> Result<Settings, ConnectError> {
     let (config, looked) = read(&options.kubeconfig)?;
-    let current = options.context.clone().or_else(|| config.current_context.clone()).filter(|name| !name.is_empty());
+    let current =
+        options.context.clone().or_else(|| config.current_context.clone()).filter(|name| !name.is_empty());
     // client-go looks for a service account only when neither files nor flags say where the cluster is.
     let nowhere = current.is_none() && options.server.is_none() && options.cluster.is_none();
     if nowhere {
@@ -32,9 +33,17 @@ pub(super) fn resolve(options: &ConnectOptions) -> Result<Settings, ConnectError
     }
     let context = match &current {
         Some(name) => {
-            let found = config.contexts.iter().find(|entry| &entry.name == name).and_then(|entry| entry.context.clone());
+            let found = config
+                .contexts
+                .iter()
+                .find(|entry| &entry.name == name)
+                .and_then(|entry| entry.context.clone());
             let known = || config.contexts.iter().map(|entry| entry.name.clone()).collect();
-            Some(found.ok_or_else(|| ConnectError::Absent { kind: "context", name: name.clone(), known: known() })?)
+            Some(found.ok_or_else(|| ConnectError::Absent {
+                kind: "context",
+                name: name.clone(),
+                known: known(),
+            })?)
         }
         None => None,
     };
@@ -43,10 +52,15 @@ pub(super) fn resolve(options: &ConnectOptions) -> Result<Settings, ConnectError
         None => "the command line".to_owned(),
     };
 
-    let cluster_name = options.cluster.clone().or_else(|| context.as_ref().map(|context| context.cluster.clone()));
+    let cluster_name =
+        options.cluster.clone().or_else(|| context.as_ref().map(|context| context.cluster.clone()));
     let cluster = match cluster_name {
         Some(name) => {
-            let found = config.clusters.iter().find(|entry| entry.name == name).and_then(|entry| entry.cluster.clone());
+            let found = config
+                .clusters
+                .iter()
+                .find(|entry| entry.name == name)
+                .and_then(|entry| entry.cluster.clone());
             match found {
                 Some(cluster) => cluster,
                 None if options.server.is_some() && options.cluster.is_none() => Cluster::default(),
@@ -58,10 +72,15 @@ pub(super) fn resolve(options: &ConnectOptions) -> Result<Settings, ConnectError
         }
         None => Cluster::default(),
     };
-    let user_name = options.user.clone().or_else(|| context.as_ref().and_then(|context| context.user.clone()));
+    let user_name =
+        options.user.clone().or_else(|| context.as_ref().and_then(|context| context.user.clone()));
     let user = match user_name {
         Some(name) => {
-            let found = config.auth_infos.iter().find(|entry| entry.name == name).and_then(|entry| entry.auth_info.clone());
+            let found = config
+                .auth_infos
+                .iter()
+                .find(|entry| entry.name == name)
+                .and_then(|entry| entry.auth_info.clone());
             if found.is_none() && options.user.is_some() {
                 let known = config.auth_infos.iter().map(|entry| entry.name.clone()).collect();
                 return Err(ConnectError::Absent { kind: "user", name, known });
@@ -75,7 +94,8 @@ pub(super) fn resolve(options: &ConnectOptions) -> Result<Settings, ConnectError
     let cluster = override_cluster(cluster, options);
     let mut user = override_user(user, options);
     if let Some(exec) = user.exec.as_mut().filter(|exec| exec.provide_cluster_info) {
-        let described = ExecAuthCluster::try_from(&cluster).map_err(|error| settings_error(&subject, &error))?;
+        let described =
+            ExecAuthCluster::try_from(&cluster).map_err(|error| settings_error(&subject, &error))?;
         exec.cluster = Some(described);
     }
     let server = cluster.server.clone().filter(|server| !server.is_empty()).ok_or_else(|| {
@@ -213,10 +233,11 @@ fn service_account(pod: &InCluster, options: &ConnectOptions) -> Result<Settings
         std::fs::read_to_string(&path).map_err(|source| ConnectError::Read { what, path, source })
     };
     read("the service account's certificate authority", ca.clone())?;
-    let namespace = match options.namespace.clone().or_else(|| pod.namespace.clone()).filter(|name| !name.is_empty()) {
-        Some(namespace) => namespace,
-        None => read("the service account's namespace", file("namespace"))?.trim().to_owned(),
-    };
+    let namespace =
+        match options.namespace.clone().or_else(|| pod.namespace.clone()).filter(|name| !name.is_empty()) {
+            Some(namespace) => namespace,
+            None => read("the service account's namespace", file("namespace"))?.trim().to_owned(),
+        };
     let user = AuthInfo { token_file: Some(token.to_string_lossy().into_owned()), ..AuthInfo::default() };
     let cluster = Cluster {
         server: Some(server.clone()),
@@ -227,7 +248,14 @@ fn service_account(pod: &InCluster, options: &ConnectOptions) -> Result<Settings
     let cluster = override_cluster(cluster, options);
     let ca_file = cluster.certificate_authority.as_ref().map(PathBuf::from);
     let user = override_user(user, options);
-    Ok(Settings { subject: "the pod's service account".to_owned(), server, namespace, cluster, user, ca_file })
+    Ok(Settings {
+        subject: "the pod's service account".to_owned(),
+        server,
+        namespace,
+        cluster,
+        user,
+        ca_file,
+    })
 }
 
 #[cfg(test)]
@@ -300,7 +328,10 @@ mod tests {
     fn a_server_alone_is_enough() {
         let options = ConnectOptions { server: Some("http://127.0.0.1:8001".into()), ..Default::default() };
         let settings = resolve(&options).unwrap();
-        assert_eq!((settings.server.as_str(), settings.namespace.as_str()), ("http://127.0.0.1:8001", "default"));
+        assert_eq!(
+            (settings.server.as_str(), settings.namespace.as_str()),
+            ("http://127.0.0.1:8001", "default")
+        );
     }
 
     #[test]
@@ -330,12 +361,14 @@ mod tests {
     #[test]
     fn broken_files_are_named() {
         let (directory, paths) = files(&["{ not yaml".to_owned()]);
-        let options = ConnectOptions { kubeconfig: KubeconfigSource::List(paths.clone()), ..Default::default() };
+        let options =
+            ConnectOptions { kubeconfig: KubeconfigSource::List(paths.clone()), ..Default::default() };
         let error = resolve(&options).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot parse kubeconfig {}", paths[0].display()));
 
         let absent = directory.path().join("absent");
-        let options = ConnectOptions { kubeconfig: KubeconfigSource::Explicit(absent.clone()), ..Default::default() };
+        let options =
+            ConnectOptions { kubeconfig: KubeconfigSource::Explicit(absent.clone()), ..Default::default() };
         let error = resolve(&options).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot read kubeconfig {}", absent.display()));
     }

@@ -31,8 +31,10 @@ pub(super) async fn client(
     options: &ConnectOptions,
     events: &Events,
 ) -> Result<kube::Client, ConnectError> {
-    let failed = |source: String| ConnectError::Settings { subject: settings.subject.clone(), source: Said(source) };
-    let uri: Uri = settings.server.parse().map_err(|error| failed(format!("`{}`: {error}", settings.server)))?;
+    let failed =
+        |source: String| ConnectError::Settings { subject: settings.subject.clone(), source: Said(source) };
+    let uri: Uri =
+        settings.server.parse().map_err(|error| failed(format!("`{}`: {error}", settings.server)))?;
     if uri.scheme().is_none() || uri.host().is_none() {
         return Err(failed(format!("`{}` is no URL with a scheme and a host", settings.server)));
     }
@@ -56,7 +58,8 @@ pub(super) async fn client(
     let namespace = settings.namespace.clone();
     let proxy_url = settings.cluster.proxy_url.take().filter(|url| !url.is_empty());
     let config = config(&settings).await?;
-    let failed = |source: String| ConnectError::Settings { subject: settings.subject.clone(), source: Said(source) };
+    let failed =
+        |source: String| ConnectError::Settings { subject: settings.subject.clone(), source: Said(source) };
     let explain = |error: kube::Error| failed(root(&error));
 
     let mut tcp = HttpConnector::new();
@@ -80,9 +83,13 @@ pub(super) async fn client(
         namespace,
     };
     let proxy = match proxy_url {
-        Some(url) => Some(Matcher::builder().all(url.clone()).build().intercept(&uri).ok_or_else(|| {
-            failed(format!("`{url}` is no usable proxy-url"))
-        })?),
+        Some(url) => Some(
+            Matcher::builder()
+                .all(url.clone())
+                .build()
+                .intercept(&uri)
+                .ok_or_else(|| failed(format!("`{url}` is no usable proxy-url")))?,
+        ),
         None => environment_proxy(options, &uri),
     };
     let Some(proxy) = proxy else {
@@ -117,11 +124,23 @@ pub(super) async fn client(
 async fn config(settings: &Settings) -> Result<kube::Config, ConnectError> {
     let name = || "chosen".to_owned();
     let kubeconfig = Kubeconfig {
-        clusters: vec![NamedCluster { name: name(), cluster: Some(settings.cluster.clone()), ..Default::default() }],
-        auth_infos: vec![NamedAuthInfo { name: name(), auth_info: Some(settings.user.clone()), ..Default::default() }],
+        clusters: vec![NamedCluster {
+            name: name(),
+            cluster: Some(settings.cluster.clone()),
+            ..Default::default()
+        }],
+        auth_infos: vec![NamedAuthInfo {
+            name: name(),
+            auth_info: Some(settings.user.clone()),
+            ..Default::default()
+        }],
         contexts: vec![NamedContext {
             name: name(),
-            context: Some(kube::config::Context { cluster: name(), user: Some(name()), ..Default::default() }),
+            context: Some(kube::config::Context {
+                cluster: name(),
+                user: Some(name()),
+                ..Default::default()
+            }),
             ..Default::default()
         }],
         current_context: Some(name()),
@@ -175,7 +194,8 @@ struct Layers {
 impl Layers {
     fn over<C: Connect + Clone + Send + Sync + 'static>(self, connector: C) -> kube::Client {
         let Self { base, headers, legacy, credential, namespace } = self;
-        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build::<_, Body>(connector);
+        let http =
+            hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build::<_, Body>(connector);
         let send = tower::service_fn(move |mut request: Request<Body>| {
             let (http, headers, credential) = (http.clone(), headers.clone(), Arc::clone(&credential));
             async move {
@@ -183,7 +203,8 @@ impl Layers {
                 if let Some(value) = credential.header().await.map_err(BoxError::from)? {
                     request.headers_mut().insert(AUTHORIZATION, value);
                 }
-                let response: Response<hyper::body::Incoming> = http.request(request).await.map_err(BoxError::from)?;
+                let response: Response<hyper::body::Incoming> =
+                    http.request(request).await.map_err(BoxError::from)?;
                 if response.status() == StatusCode::UNAUTHORIZED {
                     credential.rejected().await;
                 }
@@ -213,7 +234,10 @@ mod tests {
 
     #[test]
     fn the_environments_proxy_follows_gos_rules() {
-        assert_eq!(proxied("http://proxy:3128", "", "https://k8s.corp:6443").as_deref(), Some("http://proxy:3128/"));
+        assert_eq!(
+            proxied("http://proxy:3128", "", "https://k8s.corp:6443").as_deref(),
+            Some("http://proxy:3128/")
+        );
         assert_eq!(proxied("proxy:3128", "", "https://k8s.corp:6443").as_deref(), Some("http://proxy:3128/"));
         assert_eq!(proxied("http://proxy:3128", ".corp,10.0.0.0/8", "https://k8s.corp:6443"), None);
         assert_eq!(proxied("http://proxy:3128", ".corp,10.0.0.0/8", "https://10.1.2.3:6443"), None);

@@ -40,7 +40,7 @@ pub enum DialError {
         pod: String,
         /// Why not.
         #[source]
-        source: ApiError,
+        source: Box<ApiError>,
     },
     /// The process ended before it said anything, or could not be started.
     #[error("`{command}` does not run in pod `{pod}`")]
@@ -64,7 +64,9 @@ pub enum DialError {
         command: String,
     },
     /// Something between us and the API server does not let WebSockets through.
-    #[error("no WebSocket into pod `{pod}`: a proxy or load balancer before the API server refuses the upgrade")]
+    #[error(
+        "no WebSocket into pod `{pod}`: a proxy or load balancer before the API server refuses the upgrade"
+    )]
     Upgrade {
         /// The pod.
         pod: String,
@@ -79,10 +81,13 @@ impl DialError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Api { source, .. } => source.hint(),
-            Self::Ended { pod, .. } | Self::Mute { pod, .. } => Some(format!("`kubectl logs {pod}` may say why")),
-            Self::Upgrade { .. } => {
-                Some("let WebSocket upgrades through, or talk to the builder directly with `--builder tcp://…`".to_owned())
+            Self::Ended { pod, .. } | Self::Mute { pod, .. } => {
+                Some(format!("`kubectl logs {pod}` may say why"))
             }
+            Self::Upgrade { .. } => Some(
+                "let WebSocket upgrades through, or talk to the builder directly with `--builder tcp://…`"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -118,7 +123,7 @@ pub async fn dial(connection: &Connection, command: &Command) -> Result<ExecStre
 async fn attempt_dial(connection: &Connection, command: &Command) -> Result<ExecStream, DialError> {
     let Command { pod, namespace, container, command: words, .. } = command;
     let operation = Operation::one("create", "pods/exec", namespace, pod);
-    let api = |error| DialError::Api { pod: pod.clone(), source: error };
+    let api = |error| DialError::Api { pod: pod.clone(), source: Box::new(error) };
     let parameters = AttachParams::default().container(container).stdin(true).stdout(true).stderr(true);
     let request = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"))
         .exec(pod, words, &parameters)

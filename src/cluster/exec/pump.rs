@@ -34,7 +34,7 @@ where
                 // Sent on its own: a ping is a question, and only its answer is a sign of life.
                 match sink.send(Message::Ping(Bytes::new())).await {
                     Ok(()) => continue,
-                    Err(error) => return queues.finish(cut(&error)),
+                    Err(error) => return give_up(&queues, &error).await,
                 }
             }
         };
@@ -56,12 +56,19 @@ where
             }
         };
         if let Err(error) = sent {
-            return queues.finish(cut(&error));
+            return give_up(&queues, &error).await;
         }
         if closing {
             queues.close_sent();
         }
     }
+}
+
+/// Ends the stream over a failed write; but what the server said last, how the process ended above all, may
+/// still wait to be read.
+async fn give_up(queues: &Queues, error: &WsError) {
+    tokio::time::sleep(LINGER).await;
+    queues.finish(cut(error));
 }
 
 /// Sorts what the server sends, and notices when it sends nothing any more.
@@ -105,7 +112,9 @@ where
                         continue;
                     }
                     STDERR => queues.push_stderr(&payload),
-                    STATUS if !payload.is_empty() => ended = Some((ExecEnd::from_status(&payload), Instant::now())),
+                    STATUS if !payload.is_empty() => {
+                        ended = Some((ExecEnd::from_status(&payload), Instant::now()))
+                    }
                     _ => {}
                 }
                 continue;

@@ -81,7 +81,13 @@ impl Queues {
             end: None,
             alive: Instant::now(),
         };
-        Self { state: Mutex::new(state), to_send: Notify::new(), room: Notify::new(), news: Notify::new(), closes }
+        Self {
+            state: Mutex::new(state),
+            to_send: Notify::new(),
+            room: Notify::new(),
+            news: Notify::new(),
+            closes,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

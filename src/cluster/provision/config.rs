@@ -59,7 +59,8 @@ pub(super) async fn settle(
         return Ok(if ours { ConfigSource::Kept } else { ConfigSource::Foreign });
     }
     if !ours {
-        events.note(format!("the ConfigMap `{name}` that was there is taken over: its settings are replaced"));
+        events
+            .note(format!("the ConfigMap `{name}` that was there is taken over: its settings are replaced"));
     }
     let mut next = found;
     next.data.get_or_insert_default().extend(wanted.data.unwrap_or_default());
@@ -80,12 +81,14 @@ pub(super) async fn unmake(connection: &Connection, namespace: &str, name: &str)
 }
 
 /// Refuses a ConfigMap that is not there: a pod would wait for it in vain.
-pub(super) async fn must_exist(connection: &Connection, namespace: &str, name: &str) -> Result<(), ClusterError> {
+pub(super) async fn must_exist(
+    connection: &Connection,
+    namespace: &str,
+    name: &str,
+) -> Result<(), ClusterError> {
     match read_map(connection, namespace, name).await {
         Ok(Some(_)) => Ok(()),
-        Ok(None) => {
-            Err(ClusterError::NoConfigMap { name: name.to_owned(), namespace: namespace.to_owned() })
-        }
+        Ok(None) => Err(ClusterError::NoConfigMap { name: name.to_owned(), namespace: namespace.to_owned() }),
         // Who may not look may still be right; the wait will tell.
         Err(error) if error.is_forbidden() => Ok(()),
         Err(error) => Err(error.into()),

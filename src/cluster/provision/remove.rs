@@ -70,7 +70,11 @@ enum Outcome {
     Absent,
 }
 
-async fn delete<K>(connection: &Connection, resource: &'static str, name: &str) -> Result<Outcome, ClusterError>
+async fn delete<K>(
+    connection: &Connection,
+    resource: &'static str,
+    name: &str,
+) -> Result<Outcome, ClusterError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {

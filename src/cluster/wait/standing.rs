@@ -47,17 +47,17 @@ impl Obstacle {
                  `kubectl buildkit create --image IMAGE`"
                     .to_owned()
             }
-            "Unschedulable" => {
-                "no node has room for the builder: free or add nodes, then try again; \
+            "Unschedulable" => "no node has room for the builder: free or add nodes, then try again; \
                  `--builder-timeout` bounds the wait for an autoscaler"
-                    .to_owned()
-            }
+                .to_owned(),
             "CreateContainerError" | "FailedCreatePodSandBox" if self.user_namespaced => {
                 "if the node's kernel or runtime cannot do user namespaces, choose another mode: \
                  `kubectl buildkit create --mode privileged` or `--mode rootless`"
                     .to_owned()
             }
-            "CrashLoopBackOff" => format!("`kubectl logs -n {namespace} {pod}` says more; the configuration given with `--config` may be at fault"),
+            "CrashLoopBackOff" => format!(
+                "`kubectl logs -n {namespace} {pod}` says more; the configuration given with `--config` may be at fault"
+            ),
             _ => format!("`kubectl describe pod -n {namespace} {pod}` says more"),
         })
     }
@@ -155,9 +155,13 @@ impl Standing {
 
     fn deployment(&mut self, deployment: &Deployment) {
         (self.deployment_seen, self.removed) = (true, false);
-        let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        let failure = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
-        if let (Some(failure), None) = (failure, self.live().next()) {
+        let conditions =
+            deployment.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let failure = conditions
+            .iter()
+            .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
+        let has_pods = self.live().next().is_some();
+        if let (Some(failure), false) = (failure, has_pods) {
             self.create_failure = failure.message.clone().or_else(|| failure.reason.clone());
         }
     }
@@ -191,9 +195,10 @@ impl Standing {
     fn concerns(&self, event: &Event) -> bool {
         let object = &event.involved_object;
         let rest = object.name.as_deref().and_then(|name| name.strip_prefix(self.name.as_str()));
+        let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with('-'));
         let parts = rest.map(|rest| rest.split('-').skip(1).count());
         match (object.kind.as_deref(), parts) {
-            (Some("Deployment"), Some(0)) => rest == Some(""),
+            (Some("Deployment"), Some(0)) => true,
             (Some("ReplicaSet"), Some(1)) => true,
             (Some("Pod"), _) if object.uid.as_ref().is_some_and(|uid| self.pods.contains_key(uid)) => true,
             // The event may come before the pod that it is about.
@@ -245,7 +250,8 @@ impl Standing {
     /// Says what to do at this moment.
     pub(in super::super) fn verdict(&mut self, now: Instant) -> Verdict {
         if self.user_namespaced {
-            let exposed = self.live().find(|pod| pod.spec.as_ref().is_some_and(|spec| spec.host_users != Some(false)));
+            let exposed =
+                self.live().find(|pod| pod.spec.as_ref().is_some_and(|spec| spec.host_users != Some(false)));
             if let Some(pod) = exposed {
                 return Verdict::NoUserNamespace(name(pod));
             }
@@ -304,7 +310,9 @@ impl Standing {
         };
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let unschedulable = conditions.iter().find(|condition| {
-            condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
+            condition.type_ == "PodScheduled"
+                && condition.status == "False"
+                && condition.reason.as_deref() == Some("Unschedulable")
         });
         if let Some(condition) = unschedulable {
             let text = condition.message.clone().unwrap_or_default();
@@ -325,8 +333,13 @@ impl Standing {
             let ContainerStateWaiting { reason, message } = waiting;
             let message = message.clone().unwrap_or_default();
             match reason.as_deref().unwrap_or_default() {
-                "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError"
-                | "RegistryUnavailable" | "SignatureValidationFailed" => {
+                "ImagePullBackOff"
+                | "ErrImagePull"
+                | "InvalidImageName"
+                | "ErrImageNeverPull"
+                | "ImageInspectError"
+                | "RegistryUnavailable"
+                | "SignatureValidationFailed" => {
                     let text = self.pulls.get(&uid).cloned().unwrap_or(message);
                     return Some(obstacle("ImagePullBackOff", text));
                 }
@@ -354,8 +367,13 @@ impl Standing {
     pub(in super::super) fn doing(&self) -> String {
         let Some(pod) = self.live().next() else {
             return match &self.create_failure {
-                Some(_) => format!("waiting for a pod of builder `{}` to be admitted in namespace `{}`", self.name, self.namespace),
-                None if self.pods_known => format!("waiting for a pod of builder `{}` to be created", self.name),
+                Some(_) => format!(
+                    "waiting for a pod of builder `{}` to be admitted in namespace `{}`",
+                    self.name, self.namespace
+                ),
+                None if self.pods_known => {
+                    format!("waiting for a pod of builder `{}` to be created", self.name)
+                }
                 None => format!("looking for the pods of builder `{}`", self.name),
             };
         };
@@ -364,10 +382,12 @@ impl Standing {
             None => "waiting for a node for".to_owned(),
             Some(node) => {
                 let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
-                let runs = containers.into_iter().flatten().any(|container| {
-                    container.state.as_ref().is_some_and(|state| state.running.is_some())
-                });
-                let pulling = self.last_event.get(&uid(pod)).is_some_and(|event| event.starts_with("Pulling"));
+                let runs = containers
+                    .into_iter()
+                    .flatten()
+                    .any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
+                let pulling =
+                    self.last_event.get(&uid(pod)).is_some_and(|event| event.starts_with("Pulling"));
                 match (runs, pulling) {
                     (true, _) => format!("waiting on node `{node}` for buildkitd to answer in"),
                     (false, true) => format!("pulling the builder's image on node `{node}` for"),

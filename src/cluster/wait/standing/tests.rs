@@ -102,7 +102,8 @@ fn progress_starts_the_clock_anew() {
 #[test]
 fn a_failed_mount_stands_until_something_follows_it() {
     let (mut standing, now) = standing(waiting("ContainerCreating", ""));
-    let line = standing.apply_event(&pod_event("p1", "FailedMount", "configmap \"certs\" not found")).unwrap();
+    let line =
+        standing.apply_event(&pod_event("p1", "FailedMount", "configmap \"certs\" not found")).unwrap();
     assert_eq!(line, "pod buildkit-7d4b9c-p1: FailedMount: configmap \"certs\" not found");
     assert_eq!(standing.verdict(now), Verdict::Wait(Some(now + seconds(10))));
     standing.apply_event(&pod_event("p1", "Pulling", "pulling"));
@@ -125,14 +126,18 @@ fn an_unschedulable_pod_waits_while_a_node_is_on_its_way() {
 
 #[rstest]
 #[case("pods \"x\" is forbidden: exceeded quota: q", "resourcequota")]
-#[case("pods \"x\" is forbidden: violates PodSecurity \"restricted:latest\"", "pod-security.kubernetes.io/enforce=privileged")]
+#[case(
+    "pods \"x\" is forbidden: violates PodSecurity \"restricted:latest\"",
+    "pod-security.kubernetes.io/enforce=privileged"
+)]
 #[case("admission webhook \"w\" denied the request: no", "policy")]
 fn refusals_end_the_wait_at_once(#[case] text: &str, #[case] hint: &str) {
     for by_event in [true, false] {
         let mut standing = Standing::new("buildkit", "ci", false);
         standing.apply_pods(Change::Reset(Vec::new()));
         if by_event {
-            let line = standing.apply_event(&event("ReplicaSet", "buildkit-7d4b9c", "rs", "FailedCreate", text));
+            let line =
+                standing.apply_event(&event("ReplicaSet", "buildkit-7d4b9c", "rs", "FailedCreate", text));
             assert!(line.unwrap().contains(text));
         } else {
             let deployment = serde_json::from_value(json!({
@@ -159,7 +164,11 @@ fn events_of_others_do_not_count() {
         ("Deployment", "buildkit-other"),
         ("Job", "buildkit-7d4b9c"),
     ] {
-        assert_eq!(standing.apply_event(&event(kind, name, "u", "FailedCreate", text)), None, "{kind} {name}");
+        assert_eq!(
+            standing.apply_event(&event(kind, name, "u", "FailedCreate", text)),
+            None,
+            "{kind} {name}"
+        );
     }
     assert_eq!(standing.verdict(Instant::now()), Verdict::Wait(None));
 }
@@ -214,7 +223,8 @@ fn it_says_what_it_waits_for() {
 #[test]
 fn a_builder_that_is_removed_is_not_waited_for() {
     let mut standing = Standing::new("buildkit", "ci", false);
-    let deployment: Deployment = serde_json::from_value(json!({ "metadata": { "name": "buildkit" } })).unwrap();
+    let deployment: Deployment =
+        serde_json::from_value(json!({ "metadata": { "name": "buildkit" } })).unwrap();
     standing.apply_deployments(Change::Reset(Vec::new()));
     assert_eq!(standing.verdict(Instant::now()), Verdict::Wait(None), "it may be about to come");
     standing.apply_deployments(Change::Applied(deployment.clone()));
