@@ -7,6 +7,7 @@
 //! only `task` spawns.
 
 pub mod buildkit;
+pub mod cluster;
 pub mod event;
 pub mod pb;
 pub mod registry;

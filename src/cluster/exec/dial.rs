@@ -1,0 +1,203 @@
+//! Starts a process in a pod, again where the failure is one that passes.
+
+use super::{Diagnosis, ExecEnd, ExecStream, Liveness};
+use crate::cluster::api::{self, ApiError, Operation, Said};
+use crate::cluster::connect::Connection;
+use kube::api::AttachParams;
+use kube::client::UpgradeConnectionError;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// How often a dial is tried: 0, 0.5, 1, 2 and 4 s apart, as buildx does.
+const ATTEMPTS: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The end of the wait for one attempt: the WebSocket, and the first byte of a process that speaks first.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A process to start in a running container.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The pod's name; its namespace is the connection's unless `namespace` says otherwise.
+    pub pod: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The container's name.
+    pub container: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The process writes before it reads, as a gRPC server does (its SETTINGS): its first byte shows that it
+    /// runs, and until then a failure is one of dialling, and repeatable.
+    pub speaks_first: bool,
+}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The API server refused or could not be asked.
+    #[error("cannot open a stream into pod `{pod}`")]
+    Api {
+        /// The pod.
+        pod: String,
+        /// Why not.
+        #[source]
+        source: Box<ApiError>,
+    },
+    /// The process ended before it said anything, or could not be started.
+    #[error("`{command}` does not run in pod `{pod}`")]
+    Ended {
+        /// The pod.
+        pod: String,
+        /// The command.
+        command: String,
+        /// How it ended and what it said.
+        #[source]
+        source: Said,
+        /// Whether another try might go better.
+        transient: bool,
+    },
+    /// The process neither spoke nor ended.
+    #[error("`{command}` in pod `{pod}` did not answer within {} s", ATTEMPT_TIMEOUT.as_secs())]
+    Mute {
+        /// The pod.
+        pod: String,
+        /// The command.
+        command: String,
+    },
+    /// Something between us and the API server does not let WebSockets through.
+    #[error(
+        "no WebSocket into pod `{pod}`: a proxy or load balancer before the API server refuses the upgrade"
+    )]
+    Upgrade {
+        /// The pod.
+        pod: String,
+        /// What it answered.
+        #[source]
+        source: Said,
+    },
+}
+
+impl DialError {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Api { source, .. } => source.hint(),
+            Self::Ended { pod, .. } | Self::Mute { pod, .. } => {
+                Some(format!("`kubectl logs {pod}` may say why"))
+            }
+            Self::Upgrade { .. } => Some(
+                "let WebSocket upgrades through, or talk to the builder directly with `--builder tcp://…`"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Api { source, .. } => source.is_transient(),
+            Self::Ended { transient, .. } => *transient,
+            Self::Mute { .. } | Self::Upgrade { .. } => false,
+        }
+    }
+}
+
+/// Opens a stream to a new process in a pod.
+///
+/// # Errors
+/// The last failure, when all attempts failed or one is not worth repeating.
+pub async fn dial(connection: &Connection, command: &Command) -> Result<ExecStream, DialError> {
+    let mut pause = FIRST_PAUSE;
+    let mut attempt = 1;
+    loop {
+        match attempt_dial(connection, command).await {
+            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                tracing::debug!(pod = %command.pod, attempt, error = %error, "dialling again");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                attempt += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attempt_dial(connection: &Connection, command: &Command) -> Result<ExecStream, DialError> {
+    let Command { pod, namespace, container, command: words, .. } = command;
+    let operation = Operation::one("create", "pods/exec", namespace, pod);
+    let api = |error| DialError::Api { pod: pod.clone(), source: Box::new(error) };
+    let parameters = AttachParams::default().container(container).stdin(true).stdout(true).stderr(true);
+    let request = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"))
+        .exec(pod, words, &parameters)
+        .map_err(|error| api(connection.explain(operation.clone(), kube::Error::BuildRequest(error))))?;
+
+    let socket = match tokio::time::timeout(ATTEMPT_TIMEOUT, connection.client().connect(request)).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(kube::Error::UpgradeConnection(error))) => {
+            return Err(match error {
+                UpgradeConnectionError::ProtocolSwitch(status) if status.is_server_error() => {
+                    let source = Said(format!("it answered {status}"));
+                    api(ApiError::Server { operation, code: status.as_u16(), source })
+                }
+                error => DialError::Upgrade { pod: pod.clone(), source: Said(api::root(&error)) },
+            });
+        }
+        Ok(Err(error)) => return Err(api(connection.explain(operation, error))),
+        Err(_) => {
+            let server = connection.server().to_owned();
+            return Err(api(ApiError::Timeout { server, operation, after: ATTEMPT_TIMEOUT }));
+        }
+    };
+    let closes = socket.supports_stream_close();
+    let stream = ExecStream::over(socket.into_stream(), closes, Liveness::default());
+    if command.speaks_first {
+        let handle = stream.handle();
+        if tokio::time::timeout(ATTEMPT_TIMEOUT, handle.greeted()).await.is_err() {
+            return Err(DialError::Mute { pod: pod.clone(), command: words.join(" ") });
+        }
+        let diagnosis = stream.diagnosis();
+        if let Some(end) = &diagnosis.end {
+            return Err(DialError::Ended {
+                pod: pod.clone(),
+                command: words.join(" "),
+                transient: passes(end),
+                source: Said(diagnosis.to_string()),
+            });
+        }
+    }
+    Ok(stream)
+}
+
+/// Whether a stream that ended before it was of use may be opened again. A v5 API server connects to the kubelet
+/// only after the upgrade, so failures of that connection come this way.
+fn passes(end: &ExecEnd) -> bool {
+    match end {
+        ExecEnd::Failed { message } => api::is_transient_text(message),
+        ExecEnd::Closed { .. } | ExecEnd::Cut { .. } => true,
+        ExecEnd::Exited { .. } | ExecEnd::Silent { .. } => false,
+    }
+}
+
+/// What a finished process left.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its standard output, at most 1 MiB of it.
+    pub stdout: Vec<u8>,
+    /// How it ended, and its standard error.
+    pub diagnosis: Diagnosis,
+}
+
+/// Runs a short process to its end, with nothing on its stdin.
+///
+/// # Errors
+/// When it cannot be started or does not end in `timeout`; that it failed is in the output.
+pub async fn run(connection: &Connection, command: &Command, timeout: Duration) -> Result<Output, DialError> {
+    let mute = || DialError::Mute { pod: command.pod.clone(), command: command.command.join(" ") };
+    let work = async {
+        let mut stream = dial(connection, command).await?;
+        // Some servers cannot close stdin alone; the process is not expected to read it.
+        let _closed = stream.shutdown().await;
+        let mut stdout = Vec::new();
+        let _failed = (&mut stream).take(1 << 20).read_to_end(&mut stdout).await;
+        Ok(Output { stdout, diagnosis: stream.diagnosis() })
+    };
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(mute()))
+}
