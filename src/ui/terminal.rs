@@ -33,13 +33,14 @@ impl Size {
     }
 }
 
-/// Hides the cursor and asks terminals that can (DEC private mode 2026) to show the frame in one go.
-pub(super) const FRAME_BEGINS: &str = "\x1b[?25l\x1b[?2026h";
+/// Hides the cursor, asks terminals that can (DEC private mode 2026) to show the frame in one go, and has lines cut
+/// (mode 7) that are too long because the window has just become narrower.
+pub(super) const FRAME_BEGINS: &str = "\x1b[?25l\x1b[?2026h\x1b[?7l";
 /// Undoes [`FRAME_BEGINS`].
-pub(super) const FRAME_ENDS: &str = "\x1b[?2026l\x1b[?25h";
+pub(super) const FRAME_ENDS: &str = "\x1b[?7h\x1b[?2026l\x1b[?25h";
 
-/// Whether a frame is on its way to the terminal, the only time at which the cursor is hidden.
-pub(super) static MID_FRAME: AtomicBool = AtomicBool::new(false);
+/// Whether frames are being drawn; the cursor is hidden only while one is on its way.
+pub(super) static DRAWING: AtomicBool = AtomicBool::new(false);
 
 /// The terminal whose echo a prompt has turned off, and how it was before.
 static ECHO: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
@@ -63,7 +64,7 @@ pub(super) fn restore_echo() {
 /// waiting for its display, as on a second Ctrl-C. Harmless at any time, never blocks.
 pub fn restore() {
     restore_echo();
-    if MID_FRAME.load(Ordering::SeqCst) {
+    if DRAWING.load(Ordering::SeqCst) {
         let stderr = std::io::stderr();
         // A terminal that takes nothing must not hold up leaving.
         if writable(&stderr) {

@@ -7,7 +7,7 @@ use super::sink::{Output, Sink};
 use super::{ProgressOptions, Renderer, Seen, summary};
 use crate::event::Event;
 use crate::ui::printer::write_all;
-use crate::ui::terminal::{FRAME_BEGINS, FRAME_ENDS, MID_FRAME, Size};
+use crate::ui::terminal::{DRAWING, FRAME_BEGINS, FRAME_ENDS, Size};
 use crate::ui::text;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use std::io::{self, Write};
@@ -115,6 +115,7 @@ impl<W: Write + Send + 'static> Output for Drawing<W> {
         if !self.bar.is_finished() {
             self.bar.abandon();
         }
+        DRAWING.store(false, Ordering::SeqCst);
     }
 }
 
@@ -149,12 +150,14 @@ struct Canvas<W> {
     cleared: usize,
     /// The widths of the lines of the last drawing.
     drawn: Vec<usize>,
+    /// How wide the terminal was then.
+    columns: usize,
     error: Option<io::Error>,
 }
 
 impl<W> Canvas<W> {
     fn new(output: W) -> Self {
-        Self { output, pending: String::new(), cleared: 0, drawn: Vec::new(), error: None }
+        Self { output, pending: String::new(), cleared: 0, drawn: Vec::new(), columns: 0, error: None }
     }
 
     /// Goes back to the start of the old frame, when a drawing begins.
@@ -170,6 +173,11 @@ impl<W> Canvas<W> {
         if rows > 0 {
             self.pending.push_str(&format!("\x1b[{rows}A"));
         }
+        if columns != self.columns {
+            // Lines that the terminal has broken stay joined unless they are erased.
+            self.pending.push_str("\x1b[J");
+        }
+        self.columns = columns;
         self.drawn.clear();
     }
 }
@@ -217,8 +225,7 @@ impl<W: Write + Send + 'static> TermLike for Screen<W> {
         if text.bytes().all(|byte| byte == b' ') {
             let line_start = canvas.pending.rfind('\n').map_or(0, |at| at + 1);
             let line = text::clean(&canvas.pending.as_bytes()[line_start..], text::Keep::Text);
-            let width = text::width(&line);
-            canvas.drawn.push(width);
+            canvas.drawn.push(text::width(&line).min(columns));
             canvas.pending.push_str("\x1b[K\r\n");
         } else {
             canvas.pending.push_str(text);
@@ -240,10 +247,8 @@ impl<W: Write + Send + 'static> TermLike for Screen<W> {
         drawing.push_str("\x1b[J");
         drawing.push_str(FRAME_ENDS);
         canvas.cleared = 0;
-        MID_FRAME.store(true, Ordering::SeqCst);
-        let result = write_all(&mut canvas.output, drawing.as_bytes());
-        MID_FRAME.store(false, Ordering::SeqCst);
-        if let Err(error) = result {
+        DRAWING.store(true, Ordering::SeqCst);
+        if let Err(error) = write_all(&mut canvas.output, drawing.as_bytes()) {
             canvas.error = Some(error);
         }
         Ok(())
