@@ -21,7 +21,7 @@ mod translate;
 
 pub use client::{Client, ClientError, Worker};
 pub use dial::{Address, DialError, Tls};
-pub use excerpt::{LineRange, Source};
+pub use excerpt::{ExcerptLine, LineRange, Source};
 pub use link::Lost;
 
 /// The largest gRPC message and the largest header list, both ways, in bytes: what buildkitd itself allows.

@@ -6,11 +6,16 @@
 //! the lines that join two of them live in `build`. Only `ui` prints, only `config` reads the environment,
 //! only `task` spawns.
 
+pub mod build;
 pub mod buildkit;
+pub mod cli;
 pub mod cluster;
+pub mod commands;
+pub mod config;
 pub mod event;
 pub mod pb;
 pub mod registry;
+pub mod session;
 pub mod sign;
 pub mod task;
 pub mod ui;

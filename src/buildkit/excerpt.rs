@@ -22,15 +22,24 @@ pub struct LineRange {
     pub end: usize,
 }
 
-const RULE: &str = "--------------------";
+/// A line of an excerpt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExcerptLine {
+    /// Counted from 1.
+    pub number: u32,
+    /// Without its end.
+    pub text: String,
+    /// An error is about it; else it is a neighbour.
+    pub at_fault: bool,
+}
 
 impl Source {
-    /// Returns the excerpt as lines to print: `Dockerfile:7`, a rule, the lines at fault marked with `>>>` among
-    /// their neighbours, a rule. Empty when the daemon named no place, or one outside of the text.
+    /// Returns the lines at fault among their neighbours. Empty when the daemon named no place, or one outside of
+    /// the text.
     ///
-    /// The form and the number of neighbours are those of buildctl and buildx (moby/buildkit
-    /// solver/errdefs/source.go), because people and editors know how to read it.
-    pub fn excerpt(&self) -> Vec<String> {
+    /// The number of neighbours is that of buildctl and buildx (moby/buildkit solver/errdefs/source.go), because
+    /// people know how to read it.
+    pub fn excerpt(&self) -> Vec<ExcerptLine> {
         let lines: Vec<&str> = self.text.split('\n').collect();
         let first = self.ranges.iter().map(|range| range.start).min();
         let last = self.ranges.iter().map(|range| range.end).max();
@@ -39,15 +48,13 @@ impl Source {
             return Vec::new();
         }
         let (from, to) = widen(first, last.min(lines.len()), lines.len());
-
-        let mut out = vec![format!("{}:{first}", self.filename), RULE.to_owned()];
-        for (number, line) in (1..).zip(&lines).take(to).skip(from - 1) {
-            let at_fault = self.ranges.iter().any(|range| (range.start..=range.end).contains(&number));
-            let mark = if at_fault { ">>>" } else { "   " };
-            out.push(format!(" {number:>3} | {mark} {}", line.trim_end_matches('\r')));
-        }
-        out.push(RULE.to_owned());
-        out
+        let shown = (1..).zip(&lines).take(to).skip(from - 1);
+        let line = |(number, text): (usize, &&str)| ExcerptLine {
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            text: text.trim_end_matches('\r').to_owned(),
+            at_fault: self.ranges.iter().any(|range| (range.start..=range.end).contains(&number)),
+        };
+        shown.map(line).collect()
     }
 
     /// Returns `Dockerfile:7`, the place where the first range starts.
@@ -146,33 +153,16 @@ mod tests {
 
     /// The numbers of the lines shown, those at fault negated.
     fn shown(source: &Source) -> Vec<i64> {
-        let excerpt = source.excerpt();
-        let body = excerpt.iter().filter(|line| line.contains(" | "));
-        body.map(|line| {
-            let (number, text) = line.split_once('|').expect("a bar");
-            let number: i64 = number.trim().parse().expect("a number");
-            if text.starts_with(" >>> ") { -number } else { number }
-        })
-        .collect()
+        let signed = |line: ExcerptLine| if line.at_fault { -i64::from(line.number) } else { line.number.into() };
+        source.excerpt().into_iter().map(signed).collect()
     }
 
     #[test]
     fn one_line_has_two_neighbours_on_each_side() {
         let source = source(9, &[(7, 7)]);
         assert_eq!(source.location().as_deref(), Some("Dockerfile:7"));
-        assert_eq!(
-            source.excerpt(),
-            [
-                "Dockerfile:7",
-                "--------------------",
-                "   5 |     LINE 5",
-                "   6 |     LINE 6",
-                "   7 | >>> LINE 7",
-                "   8 |     LINE 8",
-                "   9 |     LINE 9",
-                "--------------------",
-            ]
-        );
+        assert_eq!(shown(&source), [5, 6, -7, 8, 9]);
+        assert_eq!(source.excerpt()[2].text, "LINE 7");
     }
 
     #[test]
@@ -196,7 +186,8 @@ mod tests {
     fn carriage_returns_do_not_reach_the_terminal() {
         let mut source = source(1, &[(1, 1)]);
         source.text = "FROM a\r\nRUN b\r\n".to_owned();
-        assert_eq!(source.excerpt()[2..4], ["   1 | >>> FROM a", "   2 |     RUN b"]);
+        let texts: Vec<_> = source.excerpt().into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["FROM a", "RUN b", ""]);
     }
 
     #[test]

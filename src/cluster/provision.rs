@@ -4,6 +4,7 @@
 //! used. Steps are ordered so that a builder never starts without its configuration.
 
 mod config;
+mod find;
 mod remove;
 
 use super::api::{ApiError, Operation};
@@ -18,6 +19,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+pub use find::{find, registries};
 pub use remove::remove;
 use std::time::Duration;
 
@@ -148,7 +150,7 @@ pub async fn ensure(
 ) -> Result<Builder, ClusterError> {
     spec.check()?;
     let step = events.step("builder", format!("finding builder {}", spec.name));
-    let found = find(connection, spec, key).await;
+    let found = find_ready(connection, spec, key).await;
     let (builder, waited) = match found {
         Ok(Some(builder)) => (builder, false),
         Ok(None) => match bring_up(connection, spec, key, Purpose::Build, &step, events).await {
@@ -209,7 +211,7 @@ enum Purpose {
 }
 
 /// Returns the builder if it has a pod that takes builds now: the short way of all builds but the first.
-async fn find(
+async fn find_ready(
     connection: &Connection,
     spec: &BuilderSpec,
     key: &str,

@@ -1,0 +1,141 @@
+//! What comes after the push: sign in every repository, verify, and only then write the tags.
+//!
+//! `build` and `sign` both end here, so an interrupted build is finished by the same lines that would have finished
+//! it.
+
+use super::outcome::Unfinished;
+use super::store::RegistryStore;
+use crate::event::Events;
+use crate::registry::{self, Descriptor, Reference, RegistryError, Repository};
+use crate::sign::{self, Formats, SignError, SignReport, SignRequest, Signer, Subject};
+use crate::task::{Cancel, Cause};
+use std::collections::BTreeMap;
+
+/// What is finished.
+pub struct Finish<'a> {
+    /// The registries.
+    pub client: &'a registry::Client,
+    /// Who signs.
+    pub signers: &'a [Box<dyn Signer>],
+    /// The formats.
+    pub formats: Formats,
+    /// The image, in each of the repositories.
+    pub image: Descriptor,
+    /// The repositories.
+    pub repositories: Vec<Repository>,
+    /// The tags to write.
+    pub tags: Vec<Reference>,
+}
+
+/// Why the job isn't finished.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// Signing or the check of the signature failed.
+    #[error("the image was pushed, but not signed")]
+    Sign(#[source] SignError),
+    /// A tag could not be written.
+    #[error("the image was pushed and signed, but `{tag}` was not written")]
+    Tag {
+        /// The tag.
+        tag: String,
+        /// Why not.
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// The image is gone from where it was pushed to.
+    #[error("the image {image} is not in {repository} any more")]
+    Gone {
+        /// Its digest.
+        image: String,
+        /// Where it was.
+        repository: String,
+    },
+    /// Somebody asked to stop.
+    #[error("interrupted after the push")]
+    Interrupted(Cause),
+}
+
+impl Finish<'_> {
+    /// Signs, verifies, writes the tags.
+    ///
+    /// # Errors
+    /// What failed, and what is left to do. No tag has been written unless it is listed.
+    pub async fn run(
+        self,
+        events: &Events,
+        cancel: &Cancel,
+    ) -> Result<Vec<(Repository, SignReport)>, (FinishError, Unfinished)> {
+        let mut written = Vec::new();
+        let done = match cancel.guard(self.steps(events, &mut written)).await {
+            Ok(result) => result,
+            Err(cause) => Err(FinishError::Interrupted(cause)),
+        };
+        done.map_err(|error| {
+            let Self { image, repositories, tags, .. } = self;
+            (error, Unfinished { image, repositories, tags, written })
+        })
+    }
+
+    async fn steps(
+        &self,
+        events: &Events,
+        written: &mut Vec<Reference>,
+    ) -> Result<Vec<(Repository, SignReport)>, FinishError> {
+        let store = RegistryStore(self.client.clone());
+        let mut reports = Vec::new();
+        if !self.signers.is_empty() {
+            for repository in &self.repositories {
+                let subject = Subject { descriptor: self.image.clone(), role: "image".to_owned() };
+                let request = SignRequest {
+                    repository: repository.clone(),
+                    storage: None,
+                    subjects: vec![subject],
+                    formats: self.formats,
+                    annotations: BTreeMap::new(),
+                };
+                let report = sign::sign_image(&store, self.signers, &request, events);
+                reports.push((repository.clone(), report.await.map_err(FinishError::Sign)?));
+            }
+        }
+        self.write_tags(events, written).await?;
+        Ok(reports)
+    }
+
+    /// Moves the tags: the manifest's own bytes, read by digest, are put under each.
+    async fn write_tags(&self, events: &Events, written: &mut Vec<Reference>) -> Result<(), FinishError> {
+        let digest = self.image.digest.to_string();
+        let mut manifests: Vec<(Repository, registry::Manifest)> = Vec::new();
+        for tag in &self.tags {
+            let Some(name) = tag.tag.as_deref() else { continue };
+            let step = events.step(&format!("tag {tag}"), format!("writing {tag}"));
+            let failed = |source| FinishError::Tag { tag: tag.to_string(), source: Box::new(source) };
+            let put = async {
+                let known = manifests.iter().position(|(repository, _)| *repository == tag.repository);
+                let at = match known {
+                    Some(at) => at,
+                    None => {
+                        let manifest = self.client.get_manifest(&tag.repository, &digest).await.map_err(failed)?;
+                        let manifest = manifest.ok_or_else(|| FinishError::Gone {
+                            image: digest.clone(),
+                            repository: tag.repository.to_string(),
+                        })?;
+                        manifests.push((tag.repository.clone(), manifest));
+                        manifests.len() - 1
+                    }
+                };
+                let registry::Manifest { descriptor, bytes } = &manifests[at].1;
+                let put = self.client.put_manifest(&tag.repository, name, &descriptor.media_type, bytes.clone());
+                put.await.map_err(failed)
+            };
+            match put.await {
+                Ok(_) => step.done(),
+                Err(error) => {
+                    step.fail(&error);
+                    return Err(error);
+                }
+            }
+            written.push(tag.clone());
+        }
+        Ok(())
+    }
+}

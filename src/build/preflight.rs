@@ -1,0 +1,114 @@
+//! What can be known before a build minute is spent: keys decrypt, registries take an upload.
+
+use crate::event::Events;
+use crate::registry::{self, RegistryError, Repository};
+use crate::sign::key::{KeyError, KeyFile, KubernetesSecret, SecretError};
+use crate::sign::{KeySigner, Signer};
+use crate::task;
+use secrecy::SecretString;
+
+/// A key that is still locked, and what unlocks it.
+#[derive(Debug)]
+pub struct LockedKey {
+    /// As it was given: a path, `env://NAME` or `k8s://NAMESPACE/SECRET`.
+    pub name: String,
+    /// The key.
+    pub file: KeyFile,
+    /// The password, for an encrypted one.
+    pub password: SecretString,
+    /// Where the password came from, for messages.
+    pub password_source: &'static str,
+    /// The Secret that it stands in, if it does: the halves must fit.
+    pub secret: Option<KubernetesSecret>,
+}
+
+/// Why a build doesn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// A key can't be used.
+    #[error("the signing key `{name}` cannot be used")]
+    Key {
+        /// The key's reference.
+        name: String,
+        /// Where its password came from.
+        password_source: &'static str,
+        /// Why not.
+        #[source]
+        source: KeyError,
+    },
+    /// A Secret's halves don't fit.
+    #[error("the signing key `{name}` cannot be used")]
+    Secret {
+        /// The key's reference.
+        name: String,
+        /// Why not.
+        #[source]
+        source: SecretError,
+    },
+    /// A registry wouldn't take the image or its signatures.
+    #[error("{repository} does not take a push")]
+    Push {
+        /// The repository.
+        repository: Repository,
+        /// Why not.
+        #[source]
+        source: Box<RegistryError>,
+    },
+}
+
+/// Unlocks the keys and asks each repository for an upload, which is cancelled at once: a granted token may lack
+/// the scope.
+///
+/// # Errors
+/// The first key or repository that fails.
+pub async fn check(
+    keys: Vec<LockedKey>,
+    client: &registry::Client,
+    repositories: &[Repository],
+    events: &Events,
+) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
+    let step = events.step("preflight", "checking keys and registries");
+    let unlock = unlock(keys);
+    let pushes = async {
+        for repository in repositories {
+            let refused = |source| PreflightError::Push { repository: repository.clone(), source: Box::new(source) };
+            client.check_push(repository).await.map_err(refused)?;
+        }
+        Ok(())
+    };
+    match tokio::try_join!(unlock, pushes) {
+        Ok((signers, ())) => {
+            step.done();
+            Ok(signers)
+        }
+        Err(error) => {
+            step.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+/// Unlocks keys: scrypt takes a tenth of a second and 64 MiB each, so it runs beside everything else.
+///
+/// # Errors
+/// The first key that can't be used.
+pub async fn unlock(keys: Vec<LockedKey>) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
+    let unlocked = task::spawn_blocking(move || {
+        let unlock = |key: LockedKey| {
+            let LockedKey { name, file, password, password_source, secret } = key;
+            let key = match file {
+                KeyFile::Plain(key) => key,
+                KeyFile::Encrypted(locked) => match locked.decrypt(&password) {
+                    Ok(key) => key,
+                    Err(source) => return Err(PreflightError::Key { name, password_source, source }),
+                },
+            };
+            if let Some(Err(source)) = secret.map(|secret| secret.check(key.public())) {
+                return Err(PreflightError::Secret { name, source });
+            }
+            Ok(Box::new(KeySigner::new(name, key)) as Box<dyn Signer>)
+        };
+        keys.into_iter().map(unlock).collect()
+    });
+    unlocked.join().await
+}

@@ -1,0 +1,180 @@
+//! From a builder's place to a daemon that answers. One connection is one pod, for the whole build.
+
+use crate::buildkit::{Client, ClientError, DialError, Lost, Tls};
+use crate::cluster::builder::{self, Builder, BuilderSpec, PodRef};
+use crate::cluster::exec::{self, Command, ExecHandle};
+use crate::cluster::watch::{self, Loss, PodWatch};
+use crate::cluster::{ClusterError, Connection};
+use crate::event::Events;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a daemon whose pod is ready may take to its first answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Where the builder is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In the cluster.
+    Cluster {
+        /// The cluster.
+        connection: Connection,
+        /// What it is, or will be.
+        spec: Box<BuilderSpec>,
+        /// What was found: nothing if it has to be made.
+        found: Option<Box<Builder>>,
+    },
+    /// Behind a unix socket.
+    Unix {
+        /// The socket.
+        path: PathBuf,
+        /// The longest wait for an answer.
+        timeout: Duration,
+    },
+    /// At a TCP address.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What TLS needs, if it is spoken.
+        tls: Option<Tls>,
+        /// The longest wait for an answer.
+        timeout: Duration,
+    },
+}
+
+/// Why no daemon answers.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// There is no builder, or it doesn't get ready.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// No tunnel into the pod.
+    #[error(transparent)]
+    Exec(#[from] exec::DialError),
+    /// No connection to the address.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The daemon doesn't answer.
+    #[error("BuildKit at {builder} does not answer")]
+    Mute {
+        /// The builder, with its pod.
+        builder: String,
+        /// What the tunnel's other end wrote, if anything.
+        stderr: Option<String>,
+        /// What happened instead.
+        #[source]
+        source: ClientError,
+    },
+}
+
+/// A daemon that answers.
+#[derive(Debug)]
+pub struct Reached {
+    /// The connection to it.
+    pub client: Client,
+    /// The builder's name or address.
+    pub name: String,
+    /// The pod, if it runs in one.
+    pub pod: Option<PodRef>,
+    cluster: Option<(Connection, PodWatch, ExecHandle)>,
+}
+
+/// Reaches a builder that is there already; `None` if it has to be made.
+///
+/// # Errors
+/// It is there, but does not answer.
+pub async fn find(place: &Place, events: &Events) -> Result<Option<Reached>, ReachError> {
+    match place {
+        Place::Cluster { found: None, .. } => Ok(None),
+        Place::Cluster { connection, found: Some(builder), .. } => {
+            let step = events.step("builder", format!("connecting to builder {}", builder.name));
+            let reached = tunnel(connection, builder).await;
+            match &reached {
+                Ok(_) => {
+                    let node = builder.pod.node.as_deref().unwrap_or("unknown");
+                    step.line(format!("pod {} on node {node}", builder.pod.name));
+                    step.done();
+                }
+                Err(error) => step.fail(error),
+            }
+            reached.map(Some)
+        }
+        Place::Unix { path, timeout } => {
+            let client = Client::unix(path).await?;
+            direct(client, format!("unix://{}", path.display()), *timeout).await.map(Some)
+        }
+        Place::Tcp { host, port, tls, timeout } => {
+            let client = Client::tcp(host, *port, tls.as_ref()).await?;
+            direct(client, format!("tcp://{host}:{port}"), *timeout).await.map(Some)
+        }
+    }
+}
+
+/// Makes a builder that isn't there, or waits for one that is being made, and reaches it.
+///
+/// # Errors
+/// What keeps it from getting ready.
+pub async fn make(place: &Place, context: &Path, events: &Events) -> Result<Reached, ReachError> {
+    let Place::Cluster { connection, spec, .. } = place else {
+        unreachable!("only builders in the cluster are made")
+    };
+    let builder = builder::ensure(connection, spec, &context.to_string_lossy(), events).await?;
+    tunnel(connection, &builder).await
+}
+
+async fn tunnel(connection: &Connection, builder: &Builder) -> Result<Reached, ReachError> {
+    let command = Command {
+        pod: builder.pod.name.clone(),
+        namespace: builder.namespace.clone(),
+        container: builder.container.clone(),
+        command: ["buildctl", "dial-stdio"].map(str::to_owned).to_vec(),
+        speaks_first: true,
+    };
+    let stream = exec::dial(connection, &command).await?;
+    let handle = stream.handle();
+    let client = Client::over(stream);
+    let name = format!("{} (pod {})", builder.name, builder.pod.name);
+    if let Err(source) = client.wait_ready(ANSWER).await {
+        let stderr = Some(handle.diagnosis().stderr).filter(|text| !text.is_empty());
+        return Err(ReachError::Mute { builder: name, stderr, source });
+    }
+    let watch = PodWatch::start(connection, &builder.pod);
+    Ok(Reached {
+        client,
+        name: builder.name.clone(),
+        pod: Some(builder.pod.clone()),
+        cluster: Some((connection.clone(), watch, handle)),
+    })
+}
+
+async fn direct(client: Client, name: String, timeout: Duration) -> Result<Reached, ReachError> {
+    match client.wait_ready(timeout).await {
+        Ok(_) => Ok(Reached { client, name, pod: None, cluster: None }),
+        Err(source) => Err(ReachError::Mute { builder: name, stderr: None, source }),
+    }
+}
+
+impl Reached {
+    /// Completes when the pod is lost; never without one.
+    pub async fn lost(&mut self) -> Loss {
+        match &mut self.cluster {
+            Some((_, watch, _)) => watch.lost().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Finds out why the connection was lost, as far as the cluster knows; takes a few seconds at most.
+    pub async fn explain(&self, lost: Lost) -> super::BuildError {
+        match (&self.cluster, &self.pod) {
+            (Some((connection, _, handle)), Some(pod)) => {
+                let loss = watch::examine(connection, pod).await;
+                tracing::debug!(%lost, tunnel = ?handle.diagnosis(), "the connection is lost");
+                super::BuildError::Pod(loss)
+            }
+            _ => super::BuildError::Lost { builder: self.name.clone(), source: lost },
+        }
+    }
+}
+

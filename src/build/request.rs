@@ -1,0 +1,66 @@
+//! What the user wants built: plain values, already validated.
+
+use crate::registry::{Reference, Repository};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One build.
+#[derive(Clone, Debug, Default)]
+pub struct BuildRequest {
+    /// Directory of the build context.
+    pub context: PathBuf,
+    /// Directory that the Dockerfile is read from.
+    pub dockerfile_dir: PathBuf,
+    /// Name of the Dockerfile in that directory.
+    pub dockerfile_name: String,
+    /// Names that the image is pushed as.
+    pub tags: Vec<Reference>,
+    /// What the frontend is told.
+    pub options: FrontendOptions,
+    /// Rights that the build asks the daemon for.
+    pub entitlements: Vec<String>,
+    /// Push the image.
+    pub push: bool,
+    /// Registries that the daemon may push to without checking their certificates, or over plain HTTP.
+    pub insecure_hosts: Vec<String>,
+    /// The digest is wanted even if nothing is pushed.
+    pub digest_wanted: bool,
+}
+
+impl BuildRequest {
+    /// Returns the distinct repositories of the tags, in their order.
+    pub fn repositories(&self) -> Vec<Repository> {
+        let mut repositories: Vec<Repository> = Vec::new();
+        for tag in &self.tags {
+            if !repositories.contains(&tag.repository) {
+                repositories.push(tag.repository.clone());
+            }
+        }
+        repositories
+    }
+}
+
+/// What the Dockerfile frontend is told (buildkit frontend/dockerui/config.go).
+#[derive(Clone, Debug, Default)]
+pub struct FrontendOptions {
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--platform`, normalised.
+    pub platform: Option<String>,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--pull`.
+    pub pull: bool,
+    /// `--network`, where it isn't the default.
+    pub network: Option<String>,
+    /// `--add-host`, each `host=ip`.
+    pub add_hosts: Vec<String>,
+    /// `--shm-size` in bytes.
+    pub shm_size: Option<u64>,
+    /// `--ulimit`.
+    pub ulimits: Vec<String>,
+}

@@ -1,0 +1,128 @@
+//! One file a verb: settings in, core called, outcome shown. The only place that knows both core and `ui`.
+
+mod build;
+mod builders;
+mod display;
+mod failure;
+mod files;
+mod interrupt;
+mod keys;
+mod logging;
+mod registries;
+mod report;
+mod sign;
+
+use crate::cli::buildkit::Verb;
+use crate::cli::{self, Invocation};
+use crate::config::env::Environment;
+use crate::task::Cancel;
+use crate::ui::printer::Printer;
+use failure::Failure;
+use std::future::Future;
+
+/// Runs what the command line asks for and returns the exit code.
+pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
+    match invocation {
+        Invocation::Build(args) => {
+            let cli::build::BuildArgs { paths, options, output, builder, signing, registry, cluster, log } = *args;
+            let verbose = log.verbose;
+            let parts = crate::config::build::Parts {
+                paths,
+                options,
+                output,
+                builder,
+                signing,
+                registry,
+                cluster,
+                verbose,
+            };
+            drive(verbose, env, |cancel| build::run(parts, env, cancel))
+        }
+        Invocation::Buildkit(args) => {
+            let cli::buildkit::BuildkitArgs { verb, cluster, log } = *args;
+            let verbose = log.verbose;
+            match verb {
+                Verb::Build(args) => {
+                    let cli::buildkit::VerbBuildArgs { paths, options, output, builder, signing, registry } = *args;
+                    let parts = crate::config::build::Parts {
+                        paths,
+                        options,
+                        output,
+                        builder,
+                        signing,
+                        registry,
+                        cluster,
+                        verbose,
+                    };
+                    drive(verbose, env, |cancel| build::run(parts, env, cancel))
+                }
+                Verb::Create(args) => drive(verbose, env, |cancel| builders::create(*args, cluster, verbose, env, cancel)),
+                Verb::Ls(_) => drive(verbose, env, |cancel| builders::list(cluster, env, cancel)),
+                Verb::Rm(args) => drive(verbose, env, |cancel| builders::remove(args, cluster, env, cancel)),
+                Verb::Sign(args) => drive(verbose, env, |cancel| sign::run(*args, cluster, verbose, env, cancel)),
+                Verb::Version => {
+                    // Nobody reads on: nothing to be done about it.
+                    let _closed = Printer::stdout().line(concat!("kubectl-build ", env!("CARGO_PKG_VERSION")));
+                    0
+                }
+            }
+        }
+    }
+}
+
+/// Prints a command line's error, or the help that was asked for, and returns the exit code.
+pub fn refuse(error: &clap::Error) -> u8 {
+    // clap decides between the streams and colours; a closed one is nobody's loss.
+    let _closed = error.print();
+    if error.use_stderr() { failure::USAGE } else { 0 }
+}
+
+/// Runs a verb on a runtime of its own, with signals watched, and prints its failure.
+fn drive<'a, F>(verbose: u8, env: &'a dyn Environment, verb: impl FnOnce(Cancel) -> F) -> u8
+where
+    F: Future<Output = Result<(), Failure>> + 'a,
+{
+    failure::catch_bugs();
+    logging::start(verbose, env);
+    // The first provider that is installed stays; there is only this one.
+    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure::no_runtime(&error),
+    };
+    let code = runtime.block_on(async {
+        let cancel = Cancel::new();
+        let _signals = match interrupt::watch(&cancel) {
+            Ok(signals) => signals,
+            Err(error) => return failure::no_runtime(&error),
+        };
+        match verb(cancel).await {
+            Ok(()) => 0,
+            Err(failure) => failure.print(&display::palette(env)).await,
+        }
+    });
+    // A read of a terminal or a hung disk must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+/// Writes lines to standard output; a closed one ends them silently.
+fn print_lines<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) {
+    let mut out = Printer::stdout();
+    for line in lines {
+        if out.line(line).is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes lines to standard error.
+fn say_lines<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) {
+    let mut out = Printer::stderr();
+    for line in lines {
+        if out.line(line).is_err() {
+            return;
+        }
+    }
+}
+

@@ -1,0 +1,166 @@
+//! `kubectl build`.
+
+use super::display::Shown;
+use super::failure::Failure;
+use super::{files, keys, print_lines, registries, report, say_lines};
+use crate::build::reach::Place;
+use crate::build::{self, BuildOutcome, Deps};
+use crate::cluster::Connection;
+use crate::cluster::builder::{self, Builder, BuilderSpec};
+use crate::cluster::buildkitd::RegistrySettings;
+use crate::config;
+use crate::config::build::{BuildSettings, Parts, Progress};
+use crate::config::builder::Place as Where;
+use crate::config::env::Environment;
+use crate::event::Events;
+use crate::task::Cancel;
+
+/// Builds, and shows what came of it.
+///
+/// # Errors
+/// Whatever kept it from its end.
+pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> Result<(), Failure> {
+    let settings = crate::config::build::resolve(parts, env)?;
+    for (name, path) in [("--iidfile", &settings.iidfile), ("--metadata-file", &settings.metadata_file)] {
+        if let Some(path) = path {
+            files::clear(name, path)?;
+        }
+    }
+    let quiet = settings.progress == Progress::Quiet;
+    let (iidfile, metadata_file) = (settings.iidfile.clone(), settings.metadata_file.clone());
+    let resume = resume_flags(&settings);
+    let push = settings.request.push;
+    let prepared = cancel.guard(prepare(&settings)).await.map_err(Failure::interrupted)??;
+    let BuildSettings { request, sign, .. } = settings;
+    let signing = match sign {
+        Some(sign) => {
+            let formats = sign.formats;
+            let keys = cancel.guard(keys::gather(sign, prepared.connection.as_ref())).await;
+            Some((keys.map_err(Failure::interrupted)??, formats))
+        }
+        None => None,
+    };
+
+    let Prepared { place, registries, title, .. } = prepared;
+    let registries::Registries { client, resolver, hosts } = registries;
+    let shown = Shown::start(settings.progress, title, env)?;
+    let deps = Deps { place, client, resolver, signing };
+    let built = build::run(&request, deps, &shown.events, &cancel).await;
+    let outcome = shown.end(built.map_err(|error| Failure::build(error, &resume))).await?;
+
+    write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;
+    if !push && !quiet {
+        let name = outcome.builder.0.as_str();
+        say_lines([format!("The result stays in the cache of builder {name}: add --push to send it to a registry.")]);
+    }
+    print_lines(report::digests(&outcome, quiet));
+    if let (false, Some(image)) = (quiet || outcome.signed.is_empty(), &outcome.image) {
+        let verify = report::Verification::of(image, &outcome.signers, outcome.formats, &hosts);
+        for (repository, _) in &outcome.signed {
+            say_lines(verify.lines(repository));
+        }
+    }
+    Ok(())
+}
+
+/// What a build works with, once the cluster was asked.
+struct Prepared {
+    connection: Option<Connection>,
+    place: Place,
+    registries: registries::Registries,
+    title: String,
+}
+
+async fn prepare(settings: &BuildSettings) -> Result<Prepared, Failure> {
+    let in_cluster = matches!(settings.builder.place, Where::Cluster { .. });
+    let for_secrets = settings.sign.as_ref().is_some_and(keys::need_cluster) || settings.registry.secret.is_some();
+    let connection = match in_cluster || for_secrets {
+        true => Some(Connection::connect(&settings.cluster.connect, &Events::off()).await.map_err(Failure::connect)?),
+        false => None,
+    };
+    let repositories = settings.request.repositories();
+    let timeout = settings.builder.timeout;
+    let (place, builder, title) = match (&settings.builder.place, &connection) {
+        (Where::Cluster { name, image }, Some(connection)) => {
+            let (spec, found) = find(settings, connection, name, image.clone()).await?;
+            let known = found.as_ref().and_then(|found| found.registries.clone()).unwrap_or_default();
+            let (spec, found) = (Box::new(spec), found.map(Box::new));
+            let place = Place::Cluster { connection: connection.clone(), spec, found };
+            (place, known, format!("kubernetes:{name}"))
+        }
+        (Where::Unix(path), _) => {
+            let place = Place::Unix { path: path.clone(), timeout };
+            (place, RegistrySettings::default(), format!("unix:{}", path.display()))
+        }
+        (Where::Tcp { host, port, tls }, _) => {
+            let tls = tls.as_ref().map(Failure::read_tls).transpose()?;
+            let place = Place::Tcp { host: host.clone(), port: *port, tls, timeout };
+            (place, RegistrySettings::default(), format!("tcp:{host}:{port}"))
+        }
+        (Where::Cluster { .. }, None) => unreachable!("a builder in the cluster connects to it"),
+    };
+    let registries = registries::open(&settings.registry, connection.as_ref(), &builder, &repositories).await?;
+    Ok(Prepared { connection, place, registries, title })
+}
+
+/// Looks for the builder. One that has to be made is made for the registries that the flags speak of; one that is
+/// there must know their CAs, because nothing that is sent with a build can tell it.
+async fn find(
+    settings: &BuildSettings,
+    connection: &Connection,
+    name: &str,
+    image: Option<String>,
+) -> Result<(BuilderSpec, Option<Builder>), Failure> {
+    let mut spec = BuilderSpec::named(name, settings.builder.timeout);
+    spec.image = image;
+    let context = settings.request.context.to_string_lossy();
+    let found = builder::find(connection, &spec, &context).await.map_err(Failure::cluster)?;
+    let repositories = settings.request.repositories();
+    let hosts = settings.registry.for_repositories(&repositories);
+    let Some(known) = found.as_ref().and_then(|found| found.registries.as_ref()) else {
+        if found.is_none() {
+            spec.registries = config::builder::registries(&hosts)?;
+        }
+        return Ok((spec, found));
+    };
+    let pushed = hosts.iter().filter(|host| repositories.iter().any(|repository| repository.registry == host.host));
+    for host in pushed.filter(|host| !host.ca.is_empty()) {
+        let at = known.hosts.get(&host.host);
+        let unread = known.unread.iter().any(|(name, _)| *name == host.host);
+        if !unread && at.is_none_or(|at| at.ca_pem.is_empty() && !at.insecure && !at.http) {
+            return Err(Failure::builder_lacks_ca(name, &host.host));
+        }
+    }
+    Ok((spec, found))
+}
+
+/// The flags that the command which finishes the job needs from this one.
+fn resume_flags(settings: &BuildSettings) -> Vec<String> {
+    let mut flags = settings.cluster.flags.clone();
+    if let Where::Cluster { name, .. } = &settings.builder.place {
+        // Its registry settings are the builder's.
+        flags.extend(["--builder".to_owned(), name.clone()]);
+    }
+    flags.extend(settings.registry.flags.iter().cloned());
+    if let Some(sign) = &settings.sign {
+        flags.extend(sign.flags.iter().cloned());
+    }
+    flags
+}
+
+fn write_files(
+    built: &BuildOutcome,
+    iidfile: Option<&std::path::Path>,
+    metadata_file: Option<&std::path::Path>,
+) -> Result<(), Failure> {
+    let write = |name, path: &std::path::Path, content: &[u8]| {
+        files::write(path, content).map_err(|source| Failure::output(name, path, source))
+    };
+    if let (Some(path), Some(digest)) = (iidfile, built.digest()) {
+        write("--iidfile", path, digest.to_string().as_bytes())?;
+    }
+    if let Some(path) = metadata_file {
+        write("--metadata-file", path, &report::metadata(built))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Starts the progress display for a verb, and hands what it saw to the failure's report.
+
+use super::failure::Failure;
+use crate::config::build::Progress;
+use crate::config::env::{Environment, names};
+use crate::event::Events;
+use crate::ui::colours::Palette;
+use crate::ui::progress::{self, Mode, ProgressOptions};
+use std::io::IsTerminal as _;
+
+/// A display that is shown until its verb ends.
+pub(super) struct Shown {
+    /// What the verb tells.
+    pub(super) events: Events,
+    display: progress::Display,
+}
+
+impl Shown {
+    /// Starts a display with this title.
+    ///
+    /// # Errors
+    /// `tty` without a terminal.
+    pub(super) fn start(mode: Progress, title: String, env: &dyn Environment) -> Result<Self, Failure> {
+        let terminal = terminal(env);
+        let mode = match mode {
+            Progress::Auto => Mode::Auto,
+            Progress::Plain => Mode::Plain,
+            Progress::Tty => Mode::Tty,
+            Progress::RawJson => Mode::RawJson,
+            Progress::Quiet => Mode::Quiet,
+        };
+        let mode = mode.resolve(terminal).map_err(Failure::no_terminal)?;
+        let log_lines = env.get(names::TTY_LOG_LINES).and_then(|lines| lines.parse().ok());
+        let defaults = ProgressOptions::default();
+        let options = ProgressOptions {
+            mode,
+            terminal,
+            title,
+            palette: palette(env),
+            log_lines: log_lines.unwrap_or(defaults.log_lines),
+            ..defaults
+        };
+        let (events, receiver) = Events::channel();
+        Ok(Self { events, display: progress::start(receiver, options) })
+    }
+
+    /// Draws the end and gives a failure what the display knows of the steps that failed.
+    pub(super) async fn end<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        let Self { events, display } = self;
+        drop(events);
+        let ended = display.finish().await;
+        result.map_err(|failure| failure.with_steps(ended.failed))
+    }
+}
+
+/// Whether standard error is a terminal that takes escape sequences.
+fn terminal(env: &dyn Environment) -> bool {
+    std::io::stderr().is_terminal() && env.get(names::TERM).is_none_or(|term| term != "dumb")
+}
+
+/// The colours of standard error.
+pub(super) fn palette(env: &dyn Environment) -> Palette {
+    if !terminal(env) || env.get_os(names::NO_COLOR).is_some_and(|value| !value.is_empty()) {
+        return Palette::none();
+    }
+    // A malformed colour is not worth a word: the default stands.
+    Palette::parse(&env.get(names::COLORS).unwrap_or_default()).0
+}

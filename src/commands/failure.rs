@@ -1,0 +1,368 @@
+//! From any module's error to what a person reads: message, causes, hints and exit code, in this one place.
+
+use super::interrupt;
+use crate::build::error::BuildError;
+use crate::build::finish::FinishError;
+use crate::build::outcome::shell_line;
+use crate::build::preflight::PreflightError;
+use crate::build::reach::ReachError;
+use crate::buildkit::failure::Class;
+use crate::buildkit::{self, Source};
+use crate::cluster::{ClusterError, ConnectError};
+use crate::config::Misuse;
+use crate::config::builder::Tls;
+use crate::registry::{Digest, Kind, OptionsError, RegistryError, Repository};
+use crate::registry::credentials::CredentialError;
+use crate::sign::key::KeyError;
+use crate::task::Cause;
+use crate::ui::colours::Palette;
+use crate::ui::progress::{FailedStep, NoTerminal};
+use crate::ui::prompt::PromptError;
+use crate::ui::report::{Excerpt, ExcerptLine, Report};
+use std::error::Error;
+use std::io;
+use std::path::Path;
+
+/// The build failed, or something else that the user can mend.
+const FAILED: u8 = 1;
+/// Usage, settings or keys; nothing was started.
+pub(super) const USAGE: u8 = 2;
+/// The cluster or the builder is not available.
+const UNAVAILABLE: u8 = 3;
+/// Pushed, but not signed or not tagged.
+const UNFINISHED: u8 = 4;
+/// A bug of ours.
+const BUG: u8 = 70;
+/// BuildKit says that the fault is its own.
+const INTERNAL: u8 = 100;
+/// The builder's machine is out of something.
+const EXHAUSTED: u8 = 102;
+
+/// What went wrong, as it is told.
+#[derive(Debug)]
+pub(super) struct Failure {
+    report: Report,
+    code: u8,
+    /// The steps' own output says what failed.
+    tells_steps: bool,
+}
+
+impl Failure {
+    fn new(error: &(dyn Error + 'static), code: u8) -> Self {
+        let mut report = Report::of(error);
+        // A transparent wrapper has its source's text; nothing is said twice.
+        let mut last = report.error.clone();
+        report.causes.retain(|cause| {
+            let news = !last.contains(cause.as_str());
+            last.clone_from(cause);
+            news
+        });
+        Self { report, code, tells_steps: false }
+    }
+
+    fn said(text: impl Into<String>, code: u8) -> Self {
+        let report = Report { error: text.into(), ..Report::default() };
+        Self { report, code, tells_steps: false }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.report.hints.push(hint.into());
+        self
+    }
+
+    fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
+        self.report.hints.extend(hints);
+        self
+    }
+
+    /// Adds what the display knows of the steps that failed.
+    pub(super) fn with_steps(mut self, steps: Vec<FailedStep>) -> Self {
+        if self.tells_steps {
+            // Steps without output would only say the error once more.
+            self.report.failed = steps.into_iter().filter(|step| !step.lines.is_empty()).collect();
+        }
+        self
+    }
+
+    /// Prints it and returns the exit code.
+    pub(super) async fn print(self, palette: &Palette) -> u8 {
+        self.report.print(palette).await;
+        self.code
+    }
+
+    /// Somebody asked to stop.
+    pub(super) fn interrupted(cause: Cause) -> Self {
+        Self::said("interrupted", interrupt::exit_code(cause))
+    }
+
+    /// No kubeconfig, or one that can't be used.
+    pub(super) fn connect(error: ConnectError) -> Self {
+        let hint = error.hint();
+        Self::new(&error, UNAVAILABLE).hints(hint)
+    }
+
+    /// Something about a builder.
+    pub(super) fn cluster(error: ClusterError) -> Self {
+        let code = match &error {
+            ClusterError::Name { .. } | ClusterError::Config(_) | ClusterError::Exists { .. } => USAGE,
+            ClusterError::Unknown { .. } => FAILED,
+            _ => UNAVAILABLE,
+        };
+        let hint = error.hint();
+        Self::new(&error, code).hints(hint)
+    }
+
+    /// A key that is none.
+    pub(super) fn key(name: &str, error: impl Error + 'static) -> Self {
+        let mut failure = Self::said(format!("the signing key `{name}` cannot be used"), USAGE);
+        failure.report.causes = Report::of(&error).causes;
+        failure.report.causes.insert(0, error.to_string());
+        failure
+    }
+
+    /// A Secret that can't be read.
+    pub(super) fn secret(name: &str, error: ClusterError) -> Self {
+        let hint = error.hint();
+        let code = if matches!(error, ClusterError::NoSecret { .. }) { USAGE } else { UNAVAILABLE };
+        let mut failure = Self::said(format!("`{name}` cannot be read"), code).hints(hint);
+        failure.report.causes = Report::of(&error).causes;
+        failure.report.causes.insert(0, error.to_string());
+        failure
+    }
+
+    /// A password that nobody knows.
+    pub(super) fn no_password(name: &str) -> Self {
+        Self::said(format!("the signing key `{name}` is encrypted, and there is no password for it"), USAGE)
+            .hint("set COSIGN_PASSWORD (to nothing for an empty one), or use `--cosign-password-file`")
+    }
+
+    /// A prompt that got no answer.
+    pub(super) fn prompt(name: &str, error: PromptError) -> Self {
+        Self::key(name, error).hint("set COSIGN_PASSWORD, or use `--cosign-password-file`")
+    }
+
+    /// `--registry-secret` with a builder that is in no cluster.
+    pub(super) fn secret_without_cluster(name: &str) -> Self {
+        Self::said(format!("there is no cluster to read the Secret `{name}` from"), USAGE)
+    }
+
+    /// A Secret of another type.
+    pub(super) fn not_a_docker_secret(namespace: &str, name: &str) -> Self {
+        Self::said(format!("the Secret `{name}` in namespace `{namespace}` holds no `.dockerconfigjson`"), USAGE)
+            .hint("make it with `kubectl create secret docker-registry`")
+    }
+
+    /// A docker configuration that is none.
+    pub(super) fn credentials(error: CredentialError) -> Self {
+        Self::new(&error, USAGE)
+    }
+
+    /// Certificates that are none.
+    pub(super) fn registry_options(error: OptionsError) -> Self {
+        Self::new(&error, USAGE)
+    }
+
+    /// A builder that doesn't know a CA that this build was given.
+    pub(super) fn builder_lacks_ca(builder: &str, host: &str) -> Self {
+        Self::said(format!("builder {builder} does not know the CA for {host} given with --registry-ca"), USAGE).hint(
+            format!("make a builder that does: `kubectl buildkit create NAME --registry-ca {host}=FILE`, then build with `--builder NAME`"),
+        )
+    }
+
+    /// `--progress tty` without a terminal.
+    pub(super) fn no_terminal(error: NoTerminal) -> Self {
+        Self::new(&error, USAGE).hint("use `--progress plain`")
+    }
+
+    /// A result file that can't be written.
+    pub(super) fn output(name: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::new(&Misuse::Output { name, path: path.to_owned(), source }, FAILED)
+    }
+
+    /// A registry refused what isn't part of a build.
+    pub(super) fn registry(error: &RegistryError) -> Self {
+        Self::new(error, FAILED).hints(registry_hint(error))
+    }
+
+    /// What is to be signed isn't there.
+    pub(super) fn no_image(at: &Repository, digest: &Digest) -> Self {
+        Self::said(format!("there is no image {digest} in {at}"), FAILED)
+            .hint("the registry may have removed it, being without a tag: build it again")
+    }
+
+    /// A finished push that could not be signed or tagged.
+    pub(super) fn unfinished(error: FinishError, unfinished: &crate::build::Unfinished, flags: &[String]) -> Self {
+        let code = match &error {
+            FinishError::Interrupted(cause) => interrupt::exit_code(*cause),
+            _ => UNFINISHED,
+        };
+        let registry = find::<RegistryError>(&error).map(registry_hint);
+        let mut failure = Self::new(&error, code).hints(registry.flatten());
+        for tag in &unfinished.tags {
+            let state = if unfinished.written.contains(tag) { "points at it" } else { "was not moved" };
+            failure.report.causes.push(format!("{tag} {state}"));
+        }
+        let digest = &unfinished.image.digest;
+        let at = unfinished.repositories.iter().map(|repository| format!("{repository}@{digest}"));
+        failure
+            .hint(format!("the image is there: {}", at.collect::<Vec<_>>().join(", ")))
+            .hint(format!("finish with: {}", shell_line(&unfinished.resume(flags))))
+            .hint("soon: registries remove images without a tag after a while, some within an hour")
+    }
+
+    /// A build that did not come to its end; `flags` are those that the finishing command needs.
+    pub(super) fn build(error: BuildError, flags: &[String]) -> Self {
+        match error {
+            BuildError::Unfinished { error, unfinished } => Self::unfinished(error, &unfinished, flags),
+            BuildError::Interrupted(cause) => Self::interrupted(cause),
+            BuildError::Failed(failure) => Self::daemon(&failure),
+            BuildError::Preflight(error) => Self::preflight(&error),
+            BuildError::Reach(ReachError::Cluster(error)) => Self::cluster(error),
+            BuildError::Reach(error) => Self::reach(&error),
+            BuildError::Pod(loss) => {
+                let hint = loss.hint();
+                Self::new(&loss, UNAVAILABLE).hints(hint)
+            }
+            BuildError::Context(error) => Self::new(&error, FAILED)
+                .hint("nothing was pushed; what the build does not need can be named in `.dockerignore`"),
+            error @ BuildError::NoDigest => Self::new(&error, BUG),
+            error @ (BuildError::Session(_) | BuildError::Lost { .. }) => Self::new(&error, UNAVAILABLE),
+        }
+    }
+
+    fn preflight(error: &PreflightError) -> Self {
+        match error {
+            PreflightError::Key { source: KeyError::WrongPassword, password_source, .. } => {
+                Self::new(error, USAGE).hint(format!("the password came from {password_source}"))
+            }
+            PreflightError::Key { .. } | PreflightError::Secret { .. } => Self::new(error, USAGE),
+            PreflightError::Push { source, .. } => Self::new(error, FAILED).hints(registry_hint(source)),
+        }
+    }
+
+    fn reach(error: &ReachError) -> Self {
+        let hint = match error {
+            ReachError::Exec(error) => error.hint(),
+            ReachError::Mute { stderr: Some(stderr), .. } => Some(format!("the pod says: {}", stderr.trim())),
+            ReachError::Dial(_) => Some("`--builder` takes a builder's name, `unix://PATH` or `tcp://HOST:PORT`".to_owned()),
+            _ => None,
+        };
+        Self::new(error, UNAVAILABLE).hints(hint)
+    }
+
+    fn daemon(failure: &buildkit::failure::Failure) -> Self {
+        let (code, hint) = match failure.class {
+            Class::Internal => (INTERNAL, None),
+            Class::ResourceExhausted => (EXHAUSTED, Some("the builder's node is out of disk or memory")),
+            Class::Unavailable | Class::Timeout => (UNAVAILABLE, None),
+            Class::Cancelled => (FAILED, Some("the daemon cancelled the build: is somebody stopping it?")),
+            Class::Unsupported => (FAILED, Some("a newer builder may do it: `kubectl buildkit create --image`")),
+            Class::MessageTooLarge | Class::BuildFailed => (FAILED, push_hint(&failure.message)),
+        };
+        let mut failed = Self::said(failure.message.clone(), code).hints(hint.map(str::to_owned));
+        failed.report.excerpts = failure.sources.iter().map(excerpt).collect();
+        failed.tells_steps = true;
+        failed
+    }
+
+    /// Reads the key of a client certificate.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(super) fn read_tls(tls: &Tls) -> Result<buildkit::Tls, Self> {
+        let identity = match &tls.client {
+            None => None,
+            Some((certificate, path)) => {
+                let failed = |source| Misuse::File { name: "--builder-tls-key", path: path.clone(), source };
+                Some((certificate.clone(), std::fs::read(path).map_err(failed)?.into()))
+            }
+        };
+        Ok(buildkit::Tls { ca: tls.ca.clone(), identity, server_name: tls.server_name.clone() })
+    }
+}
+
+impl From<Misuse> for Failure {
+    fn from(error: Misuse) -> Self {
+        let hint = error.hint();
+        Self::new(&error, USAGE).hints(hint)
+    }
+}
+
+/// Returns what can be done about a push that BuildKit says failed: it has no codes for that, only words.
+fn push_hint(message: &str) -> Option<&'static str> {
+    if !message.contains("failed to push") && !message.contains("failed to resolve") && !message.contains("pull") {
+        return None;
+    }
+    let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if has(&["401", "unauthorized", "authentication required", "no basic auth credentials"]) {
+        return Some("log in with `docker login`, or name a Secret with `--registry-secret`");
+    }
+    if has(&["403", "denied", "insufficient_scope"]) {
+        return Some("the credentials are known to the registry, but may not do this: ask for the right to push");
+    }
+    if has(&["x509", "certificate signed by unknown authority"]) {
+        return Some("make a builder that knows the CA: `kubectl buildkit create NAME --registry-ca HOST=FILE`");
+    }
+    if has(&["server gave HTTP response to HTTPS client"]) {
+        return Some("make a builder that speaks plain HTTP to it: `kubectl buildkit create NAME --registry-http HOST`");
+    }
+    if has(&["no such host", "connection refused", "i/o timeout"]) {
+        return Some("the builder's pod cannot reach the registry under that name");
+    }
+    None
+}
+
+/// Returns what can be done about a registry's refusal.
+fn registry_hint(error: &RegistryError) -> Option<String> {
+    let host = error.registry();
+    Some(match error.kind() {
+        Kind::Unauthorized => format!("log in with `docker login {host}`, or name a Secret with `--registry-secret`"),
+        Kind::Denied => format!("{host} knows the credentials, but they may not push here: ask for that right, or let the repository be made first"),
+        Kind::NotFound => format!("make the repository at {host} first, or check its name"),
+        Kind::TagImmutable => "push another tag, or allow this one to be overwritten".to_owned(),
+        Kind::RateLimited { retry_after: Some(pause) } => format!("try again in {} s", pause.as_secs()),
+        Kind::RateLimited { retry_after: None } => "try again later".to_owned(),
+        Kind::Server | Kind::Timeout | Kind::Disconnected => format!("{host} has trouble: try again later"),
+        Kind::UntrustedCertificate => format!("name its authority with `--registry-ca {host}=FILE`"),
+        Kind::PlainHttp => format!("if that is meant, say `--registry-http {host}`"),
+        Kind::NeedsTls => format!("leave out `--registry-http {host}`"),
+        Kind::Dns | Kind::Refused => format!("check the name, and that {host} can be reached from here"),
+        _ => return None,
+    })
+}
+
+fn excerpt(source: &Source) -> Excerpt {
+    let lines = source.excerpt().into_iter();
+    let lines = lines.map(|line| ExcerptLine { number: line.number, text: line.text, marked: line.at_fault }).collect();
+    Excerpt { file: source.filename.clone(), lines }
+}
+
+/// Returns the first error of this type in a chain.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The runtime or the signal handlers could not be had.
+pub(super) fn no_runtime(error: &io::Error) -> u8 {
+    super::say_lines([format!("error: the system gives no threads or signals: {error}")]);
+    BUG
+}
+
+/// Makes a panic say that it is a bug, restore the terminal and exit with 70.
+#[expect(clippy::exit, reason = "a panic unwinds nowhere in the release build")]
+pub(super) fn catch_bugs() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        crate::ui::terminal::restore();
+        default(panic);
+        super::say_lines(["error: this is a bug in kubectl-build; please report it with the lines above"]);
+        std::process::exit(i32::from(BUG));
+    }));
+}

@@ -1,0 +1,58 @@
+//! Signals: the first cancels, the second leaves at once.
+
+use crate::task::{self, Cancel, Cause, Task};
+use crate::ui;
+use std::io;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The exit code of an interrupted run.
+pub const INTERRUPTED: u8 = 130;
+/// The exit code of a terminated run.
+pub const TERMINATED: u8 = 143;
+
+/// How long an orderly end may take once asked for; after that we leave as we are.
+const PATIENCE: Duration = Duration::from_millis(9500);
+
+/// Returns the exit code that belongs to a cause.
+pub fn exit_code(cause: Cause) -> u8 {
+    match cause {
+        Cause::Interrupt => INTERRUPTED,
+        Cause::Terminate => TERMINATED,
+    }
+}
+
+/// Turns Ctrl-C, SIGTERM and SIGHUP into the cancellation of `cancel`. A second signal, or an end that takes too
+/// long, ends the process with the terminal restored.
+///
+/// # Errors
+/// The system refuses the handlers.
+pub fn watch(cancel: &Cancel) -> io::Result<Task<()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let cancel = cancel.clone();
+    let mut next = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => Cause::Interrupt,
+            _ = terminate.recv() => Cause::Terminate,
+            _ = hangup.recv() => Cause::Terminate,
+        }
+    };
+    Ok(task::spawn("signals", async move {
+        let first = next().await;
+        cancel.cancel(first);
+        let last = tokio::select! {
+            second = next() => second,
+            () = tokio::time::sleep(PATIENCE) => first,
+        };
+        leave(exit_code(last));
+    }))
+}
+
+/// Ends the process now: whatever runs is not waited for.
+#[expect(clippy::exit, reason = "a person has asked twice, or the orderly end hangs")]
+fn leave(code: u8) {
+    ui::terminal::restore();
+    std::process::exit(i32::from(code));
+}

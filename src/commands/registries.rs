@@ -1,0 +1,105 @@
+//! Makes the registry client: credentials from the Secret and docker's configuration, connection settings from the
+//! flags and from the builder, which was configured for the same registries.
+
+use super::failure::Failure;
+use crate::cluster::buildkitd::RegistrySettings as BuilderRegistries;
+use crate::cluster::{self, Connection};
+use crate::config::registry::{HostSettings, RegistrySettings};
+use crate::registry::credentials::{Document, HelperEnvironment, Resolver};
+use crate::registry::{Client, HostOptions, Options, Repository};
+use secrecy::ExposeSecret as _;
+use std::sync::Arc;
+
+/// The key of a Secret of type kubernetes.io/dockerconfigjson.
+const DOCKER_CONFIG_JSON: &str = ".dockerconfigjson";
+
+/// Our own client and the credentials behind it.
+pub(super) struct Registries {
+    /// For our own calls.
+    pub(super) client: Client,
+    /// For the daemon's.
+    pub(super) resolver: Arc<Resolver>,
+    /// What is special about some of them.
+    pub(super) hosts: Vec<HostOptions>,
+}
+
+/// Makes the client.
+///
+/// # Errors
+/// Documents and certificates that are none, a Secret that can't be read.
+pub(super) async fn open(
+    settings: &RegistrySettings,
+    cluster: Option<&Connection>,
+    builder: &BuilderRegistries,
+    repositories: &[Repository],
+) -> Result<Registries, Failure> {
+    let mut documents = Vec::new();
+    if let Some(name) = &settings.secret {
+        let cluster = cluster.ok_or_else(|| Failure::secret_without_cluster(name))?;
+        let namespace = cluster.namespace().to_owned();
+        let entries = cluster::secret::read(cluster, &namespace, name).await;
+        let entries = entries.map_err(|error| Failure::secret(&format!("k8s://{namespace}/{name}"), error))?;
+        let Some(config) = entries.get(DOCKER_CONFIG_JSON) else {
+            return Err(Failure::not_a_docker_secret(&namespace, name));
+        };
+        let document = Document::parse(format!("Secret {namespace}/{name}"), config.expose_secret());
+        documents.push(document.map_err(Failure::credentials)?);
+    }
+    for (text, name) in &settings.docker_configs {
+        let document = Document::parse(name.clone(), text.expose_secret().as_bytes());
+        documents.push(document.map_err(Failure::credentials)?);
+    }
+    let variables = settings.helper_environment.clone();
+    let path = variables.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone()).unwrap_or_default();
+    let environment = HelperEnvironment { path, variables, ..HelperEnvironment::default() };
+    let resolver = Arc::new(Resolver::new(documents, environment));
+    let mut options = Options::new(Arc::clone(&resolver));
+    let hosts = merge(&settings.for_repositories(repositories), builder);
+    options.hosts.clone_from(&hosts);
+    let client = Client::new(options).map_err(Failure::registry_options)?;
+    Ok(Registries { client, resolver, hosts })
+}
+
+/// Merges what the flags and the builder say of each registry.
+fn merge(flags: &[HostSettings], builder: &BuilderRegistries) -> Vec<HostOptions> {
+    let mut hosts: Vec<HostOptions> = builder
+        .hosts
+        .iter()
+        .map(|(host, settings)| HostOptions {
+            host: host.clone(),
+            ca_pem: settings.ca_pem.clone(),
+            plain_http: settings.http,
+            insecure_skip_verify: settings.insecure,
+        })
+        .collect();
+    for flag in flags {
+        let at = hosts.iter().position(|host| host.host == flag.host).unwrap_or_else(|| {
+            hosts.push(HostOptions { host: flag.host.clone(), ..HostOptions::default() });
+            hosts.len() - 1
+        });
+        let host = &mut hosts[at];
+        let new = flag.ca.iter().filter(|pem| !host.ca_pem.contains(pem)).cloned().collect::<Vec<_>>();
+        host.ca_pem.extend(new);
+        host.plain_http |= flag.plain_http;
+        host.insecure_skip_verify |= flag.insecure;
+    }
+    hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_and_builder_share_one_configuration() {
+        let mut builder = BuilderRegistries::default();
+        builder.hosts.entry("r.example".to_owned()).or_default().ca_pem.push(b"builder".to_vec());
+        let ca = |host: &str| HostSettings { host: host.to_owned(), ca: vec![b"flag".to_vec()], ..HostSettings::default() };
+        let http = HostSettings { host: "h.example".to_owned(), plain_http: true, ..HostSettings::default() };
+        let hosts = merge(&[ca("r.example"), ca("s.example"), http], &builder);
+        let of = |name: &str| hosts.iter().find(|host| host.host == name).expect(name);
+        assert_eq!(of("r.example").ca_pem, [b"builder".to_vec(), b"flag".to_vec()]);
+        assert_eq!(of("s.example").ca_pem, [b"flag".to_vec()]);
+        assert!(of("h.example").plain_http && of("h.example").ca_pem.is_empty());
+    }
+}

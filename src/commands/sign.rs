@@ -1,0 +1,92 @@
+//! `kubectl buildkit sign`: finishes what an interrupted build left behind.
+
+use super::display::Shown;
+use super::failure::Failure;
+use super::{keys, print_lines, registries, report, say_lines};
+use crate::build::finish::Finish;
+use crate::build::preflight;
+use crate::cli::buildkit::SignArgs;
+use crate::cli::cluster::ClusterArgs;
+use crate::cluster::buildkitd::RegistrySettings;
+use crate::cluster::{Connection, builder};
+use crate::config::env::Environment;
+use crate::config::sign::SignTarget;
+use crate::config::{self, Misuse};
+use crate::event::Events;
+use crate::task::Cancel;
+
+/// Signs, verifies, writes the tags.
+///
+/// # Errors
+/// Whatever kept it from that; it can be run again.
+pub(super) async fn run(
+    args: SignArgs,
+    cluster: ClusterArgs,
+    verbose: u8,
+    env: &dyn Environment,
+    cancel: Cancel,
+) -> Result<(), Failure> {
+    let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
+    let SignArgs { references, tags, keys, builder, registry, progress } = args;
+    let SignTarget { digest, repositories, tags } = config::sign::target(&references, &tags)?;
+    let settings = config::sign::resolve(keys, &directory, env)?;
+    let registry = config::registry::resolve(registry, &directory, env)?;
+    let cluster = config::cluster::resolve(cluster, &directory, env)?;
+    let progress = config::build::progress(progress, false, verbose, env)?;
+    let formats = settings.formats;
+    let mut flags = cluster.flags.clone();
+    flags.extend(builder.iter().flat_map(|name| ["--builder".to_owned(), name.clone()]));
+    flags.extend(registry.flags.iter().cloned());
+    flags.extend(settings.flags.iter().cloned());
+
+    let needs_cluster = keys::need_cluster(&settings) || registry.secret.is_some() || builder.is_some();
+    let prepared = async {
+        let connection = match needs_cluster {
+            true => Some(Connection::connect(&cluster.connect, &Events::off()).await.map_err(Failure::connect)?),
+            false => None,
+        };
+        let known = match (&builder, &connection) {
+            (Some(name), Some(connection)) => {
+                builder::registries(connection, name).await.map_err(Failure::cluster)?
+            }
+            _ => RegistrySettings::default(),
+        };
+        let registries = registries::open(&registry, connection.as_ref(), &known, &repositories).await?;
+        let keys = keys::gather(settings, connection.as_ref()).await?;
+        Ok::<_, Failure>((registries, keys))
+    };
+    let (registries, keys) = cancel.guard(prepared).await.map_err(Failure::interrupted)??;
+
+    let shown = Shown::start(progress, "sign".to_owned(), env)?;
+    let work = async {
+        let client = &registries.client;
+        let unlocked = cancel.guard(preflight::unlock(keys)).await.map_err(Failure::interrupted)?;
+        let signers = unlocked.map_err(|error| Failure::build(error.into(), &flags))?;
+        let first = &repositories[0];
+        let found = cancel.guard(client.head_manifest(first, &digest.to_string())).await;
+        let image = found.map_err(Failure::interrupted)?.map_err(|error| Failure::registry(&error))?;
+        let image = image.ok_or_else(|| Failure::no_image(first, &digest))?;
+        let verify = report::Verification::of(&image, &signers, formats, &registries.hosts);
+        let finish = Finish {
+            client,
+            signers: &signers,
+            formats,
+            image,
+            repositories: repositories.clone(),
+            tags: tags.clone(),
+        };
+        let signed = finish.run(&shown.events, &cancel).await;
+        signed.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;
+        Ok(verify)
+    };
+    let result = work.await;
+    let verify = shown.end(result).await?;
+    print_lines(match tags.as_slice() {
+        [] => repositories.iter().map(|repository| format!("{repository}@{digest}")).collect::<Vec<_>>(),
+        tags => tags.iter().map(|tag| format!("{tag}@{digest}")).collect(),
+    });
+    for repository in &repositories {
+        say_lines(verify.lines(repository));
+    }
+    Ok(())
+}

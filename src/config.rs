@@ -1,0 +1,16 @@
+//! Where values come from: flags, then the environment, then defaults; each remembers its source.
+//!
+//! The only module that reads the process environment. It turns [`crate::cli`] types into `*Settings`, checks
+//! misuse before anything starts, and touches the network never.
+
+pub mod build;
+pub mod builder;
+pub mod cluster;
+pub mod duration;
+pub mod env;
+pub mod misuse;
+pub mod registry;
+pub mod sign;
+pub mod source;
+
+pub use misuse::Misuse;

@@ -1,0 +1,273 @@
+//! Whether a build signs, and with which keys.
+
+use super::env::{Environment, names};
+use super::misuse::Misuse;
+use super::source::Source;
+use crate::cli::signing::{KeyArgs, SigningArgs};
+use crate::registry::{Digest, Reference, Repository};
+use crate::sign::Formats;
+use crate::sign::key::KeyReference;
+use secrecy::SecretString;
+use std::path::Path;
+
+/// Who signs, and how.
+#[derive(Debug)]
+pub struct SignSettings {
+    /// The keys, in the order given.
+    pub keys: Vec<KeySettings>,
+    /// What is written.
+    pub formats: Formats,
+    /// Where the password of an encrypted key comes from.
+    pub password: Password,
+    /// The flags as given, for command lines that we print to be run again.
+    pub flags: Vec<String>,
+}
+
+/// One key, with what can be read of it without a cluster.
+#[derive(Debug)]
+pub struct KeySettings {
+    /// As it was given.
+    pub text: String,
+    /// Flag or variable.
+    pub source: Source,
+    /// Where the key is.
+    pub place: KeyPlace,
+}
+
+/// Where a key is.
+#[derive(Debug)]
+pub enum KeyPlace {
+    /// Its PEM text, read from a file or variable.
+    Pem(SecretString),
+    /// In a Secret.
+    Secret {
+        /// The Secret's namespace.
+        namespace: String,
+        /// The Secret's name.
+        name: String,
+    },
+}
+
+/// Where a password comes from.
+#[derive(Debug)]
+pub enum Password {
+    /// From a file or COSIGN_PASSWORD.
+    Given {
+        /// The password, as it stands there.
+        text: SecretString,
+        /// Which.
+        source: &'static str,
+    },
+    /// Nowhere yet: a prompt, where there is a terminal.
+    Ask,
+}
+
+/// Resolves the signing flags of a build; `None` if it doesn't sign.
+///
+/// KUBECTL_BUILD_SIGN counts only for builds that push: a local build in the same shell shall not fail for it.
+///
+/// # Errors
+/// Signing without a push or a key, unknown words, keys that can't be read.
+pub fn resolve_for_build(
+    args: SigningArgs,
+    push: bool,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<Option<SignSettings>, Misuse> {
+    let flag = args.sign.as_deref().map(|value| truth("--sign", value)).transpose()?;
+    let wanted = match flag {
+        Some(wanted) => wanted,
+        None if push => match env.get_filled(names::SIGN) {
+            Some(value) => truth(names::SIGN, &value)?,
+            None => false,
+        },
+        None => false,
+    };
+    if !wanted {
+        let unused = [
+            ("`--cosign-key`", !args.keys.keys.is_empty()),
+            ("`--cosign-password-file`", args.keys.cosign_password_file.is_some()),
+            ("`--signature-format`", args.keys.signature_format.is_some()),
+        ];
+        // `--sign=false` on a line that otherwise signs is a wish, not a mistake.
+        let mistake = unused.into_iter().find(|(_, given)| *given && flag.is_none());
+        return mistake.map_or(Ok(None), |(name, _)| Err(Misuse::SigningOptionUnused(name)));
+    }
+    if !push {
+        return Err(Misuse::SignWithoutPush);
+    }
+    resolve(args.keys, directory, env).map(Some)
+}
+
+/// Resolves the keys of something that signs.
+///
+/// # Errors
+/// No key, or one that can't be read.
+pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result<SignSettings, Misuse> {
+    let mut texts: Vec<(String, Source)> =
+        args.keys.into_iter().map(|key| (key, Source::Flag("--cosign-key"))).collect();
+    if texts.is_empty() {
+        texts.extend(env.get_filled(names::COSIGN_KEY).map(|key| (key, Source::Env(names::COSIGN_KEY))));
+    }
+    if texts.is_empty() {
+        return Err(Misuse::SignWithoutKey);
+    }
+    let mut flags = Vec::new();
+    for (text, source) in &texts {
+        if matches!(source, Source::Flag(_)) {
+            flags.extend(["--cosign-key".to_owned(), text.clone()]);
+        }
+    }
+    let format = args.signature_format.as_deref().unwrap_or("both");
+    let formats = format.parse::<Formats>().map_err(|reason| Misuse::Value {
+        name: "--signature-format".to_owned(),
+        value: format.to_owned(),
+        reason,
+    })?;
+    if args.signature_format.is_some() {
+        flags.extend(["--signature-format".to_owned(), format.to_owned()]);
+    }
+    let password = match args.cosign_password_file {
+        Some(path) => {
+            flags.extend(["--cosign-password-file".to_owned(), path.display().to_string()]);
+            let path = directory.join(path);
+            let failed = |source| Misuse::File { name: "--cosign-password-file", path: path.clone(), source };
+            let text = std::fs::read_to_string(&path).map_err(failed)?;
+            Password::Given { text: text.into(), source: "--cosign-password-file" }
+        }
+        None => match env.get(names::COSIGN_PASSWORD) {
+            Some(text) => Password::Given { text: text.into(), source: names::COSIGN_PASSWORD },
+            None => Password::Ask,
+        },
+    };
+    let keys = texts.into_iter().map(|(text, source)| key(text, source, directory, env)).collect::<Result<_, _>>()?;
+    Ok(SignSettings { keys, formats, password, flags })
+}
+
+/// What `sign` is to finish.
+#[derive(Debug)]
+pub struct SignTarget {
+    /// The image.
+    pub digest: Digest,
+    /// Where it is, each repository once.
+    pub repositories: Vec<Repository>,
+    /// The tags to write, each in one of the repositories.
+    pub tags: Vec<Reference>,
+}
+
+/// Resolves what `sign` is to sign and to tag.
+///
+/// # Errors
+/// References without a digest or with different ones, tags elsewhere.
+pub fn target(references: &[String], tags: &[String]) -> Result<SignTarget, Misuse> {
+    let invalid = |name: &str, value: &str, reason: String| Misuse::Value {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        reason,
+    };
+    let parse = |name: &str, value: &str| {
+        value.parse::<Reference>().map_err(|error| invalid(name, value, error.to_string()))
+    };
+    let mut target: Option<SignTarget> = None;
+    for text in references {
+        let reference = parse("REF@DIGEST", text)?;
+        let Some(digest) = reference.digest else {
+            let reason = "digests are signed, never tags: write REPOSITORY@sha256:…".to_owned();
+            return Err(invalid("REF@DIGEST", text, reason));
+        };
+        let target = target.get_or_insert_with(|| SignTarget { digest, repositories: Vec::new(), tags: Vec::new() });
+        if target.digest != digest {
+            return Err(invalid("REF@DIGEST", text, "all references must have one digest".to_owned()));
+        }
+        if !target.repositories.contains(&reference.repository) {
+            target.repositories.push(reference.repository);
+        }
+    }
+    let mut target = target.ok_or_else(|| invalid("REF@DIGEST", "", "it is missing".to_owned()))?;
+    for text in tags {
+        let tag = parse("--tag", text)?;
+        let reason = if tag.digest.is_some() {
+            "a tag is written, not a digest"
+        } else if tag.tag.is_none() {
+            "the tag is missing: write NAME:TAG"
+        } else if !target.repositories.contains(&tag.repository) {
+            "it is in none of the repositories that are signed"
+        } else {
+            target.tags.push(tag);
+            continue;
+        };
+        return Err(invalid("--tag", text, reason.to_owned()));
+    }
+    Ok(target)
+}
+
+fn key(text: String, source: Source, directory: &Path, env: &dyn Environment) -> Result<KeySettings, Misuse> {
+    let invalid = |reason: String| Misuse::Value { name: source.to_string(), value: text.clone(), reason };
+    let place = match text.parse::<KeyReference>().map_err(|error| invalid(error.to_string()))? {
+        KeyReference::File(path) => {
+            let path = directory.join(path);
+            let failed = |source| Misuse::File { name: "the signing key", path: path.clone(), source };
+            KeyPlace::Pem(std::fs::read_to_string(&path).map_err(failed)?.into())
+        }
+        KeyReference::Environment(name) => match env.get_filled(&name) {
+            Some(pem) => KeyPlace::Pem(pem.into()),
+            None => return Err(invalid(format!("the variable {name} is not set"))),
+        },
+        KeyReference::KubernetesSecret { namespace, name } => KeyPlace::Secret { namespace, name },
+        _ => return Err(invalid("this kind of key is not supported yet".to_owned())),
+    };
+    Ok(KeySettings { text, source, place })
+}
+
+fn truth(name: &str, value: &str) -> Result<bool, Misuse> {
+    match value {
+        "true" | "cosign" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Misuse::SignValue { name: name.to_owned(), value: value.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Fixed;
+
+    const PEM: &str = "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n";
+
+    fn args(sign: Option<&str>, keys: &[&str]) -> SigningArgs {
+        let keys = keys.iter().map(|&key| key.to_owned()).collect();
+        let keys = KeyArgs { keys, cosign_password_file: None, signature_format: None };
+        SigningArgs { sign: sign.map(str::to_owned), keys }
+    }
+
+    fn resolve_with(sign: Option<&str>, keys: &[&str], push: bool, env: &Fixed) -> Result<Option<SignSettings>, Misuse> {
+        resolve_for_build(args(sign, keys), push, Path::new("/"), env)
+    }
+
+    #[test]
+    fn the_variable_counts_only_for_builds_that_push() {
+        let env = Fixed::new([("KUBECTL_BUILD_SIGN", "true"), ("COSIGN_KEY", "env://PEM"), ("PEM", PEM)]);
+        assert!(resolve_with(None, &[], true, &env).expect("signs").is_some());
+        assert!(resolve_with(None, &[], false, &env).expect("does not sign").is_none());
+        assert!(resolve_with(Some("false"), &[], true, &env).expect("does not sign").is_none());
+    }
+
+    #[test]
+    fn misuse_is_named() {
+        let env = Fixed::new([("PEM", PEM)]);
+        let error = |sign, keys: &[&str], push| resolve_with(sign, keys, push, &env).expect_err("misuse");
+        assert!(matches!(error(Some("true"), &["env://PEM"], false), Misuse::SignWithoutPush));
+        assert!(matches!(error(Some("true"), &[], true), Misuse::SignWithoutKey));
+        assert!(matches!(error(Some("maybe"), &[], true), Misuse::SignValue { .. }));
+        assert!(matches!(error(None, &["env://PEM"], true), Misuse::SigningOptionUnused(_)));
+        assert!(matches!(error(Some("true"), &["env://ABSENT"], true), Misuse::Value { .. }));
+        assert!(matches!(error(Some("true"), &["/no/such.key"], true), Misuse::File { .. }));
+    }
+
+    #[test]
+    fn an_empty_password_is_one() {
+        let env = Fixed::new([("PEM", PEM), ("COSIGN_PASSWORD", "")]);
+        let settings = resolve_with(Some("cosign"), &["env://PEM"], true, &env).expect("signs").expect("settings");
+        assert!(matches!(settings.password, Password::Given { source: "COSIGN_PASSWORD", .. }));
+    }
+}
