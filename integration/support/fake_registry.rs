@@ -39,6 +39,8 @@ pub(crate) struct Switches {
     pub(crate) access: Access,
     /// Where the token service is said to be; the fake itself otherwise.
     pub(crate) realm: Option<String>,
+    /// Tokens allow pulling only, whatever was asked for.
+    pub(crate) pull_tokens: bool,
     /// Tokens end after this.
     pub(crate) token_life: Option<Duration>,
     /// `expires_in` of tokens, whatever their real life.
@@ -248,6 +250,7 @@ fn token(content: &mut Content, switches: &Switches, seen: &Seen) -> Response {
         _ => false,
     };
     let life = switches.token_life.unwrap_or(Duration::from_secs(300));
+    let push = push && !switches.pull_tokens;
     content.issued += 1;
     let value = format!("token-{}", content.issued);
     content.tokens.insert(value.clone(), (Instant::now() + life, push));

@@ -96,9 +96,14 @@ impl Auth {
         Ok(fresh.filter(|fresh| Some(fresh) != refused))
     }
 
-    /// Returns as whom a repository was spoken to, for messages.
-    pub(super) async fn presented(&self, path: &str) -> Presented {
-        self.state.lock().await.presented.get(path).cloned().unwrap_or_default()
+    /// Returns as whom a repository was spoken to, for messages, and whether a token service knew us: a 401
+    /// means that we may not do something then, not that we are unknown.
+    pub(super) async fn standing(&self, path: &str) -> (Presented, bool) {
+        let state = self.state.lock().await;
+        let presented = state.presented.get(path).cloned().unwrap_or_default();
+        let bearer = matches!(state.challenge, Some(Challenge::Bearer { .. }));
+        let known = bearer && matches!(presented, Presented::Known { .. });
+        (presented, known && state.granted(path, Access::Pull).is_some())
     }
 
     async fn grant(

@@ -188,8 +188,12 @@ impl Client {
     ) -> Result<T, RegistryError> {
         match work.await {
             Ok(value) => Ok(value),
-            Err(trouble) => {
-                let presented = self.registry(&repository.registry).auth.presented(&repository.path).await;
+            Err(mut trouble) => {
+                let registry = self.registry(&repository.registry);
+                let (presented, known) = registry.auth.standing(&repository.path).await;
+                if trouble.kind == Kind::Unauthorized && known {
+                    trouble.kind = Kind::Denied;
+                }
                 Err(trouble.during(action, repository, presented))
             }
         }

@@ -14,7 +14,7 @@ pub(super) type Source = Box<dyn Error + Send + Sync>;
 pub enum Kind {
     /// 401: credentials are missing or wrong.
     Unauthorized,
-    /// 403: the credentials are known but may not do this.
+    /// 403, or 401 to a token that the token service gave to known credentials: they may not do this.
     Denied,
     /// 404: no such repository, or the registry hides it.
     NotFound,
@@ -43,7 +43,9 @@ pub enum Kind {
     Dns,
     /// Nobody listens there.
     Refused,
-    /// The connection could not be made for another reason, or broke.
+    /// There is no way there: no route, say.
+    Unreachable,
+    /// The connection broke.
     Disconnected,
     /// Credentials could not be looked up: a helper failed, say.
     Credentials,
@@ -102,13 +104,15 @@ pub(super) struct Trouble {
     pub(super) kind: Kind,
     /// What happened, in words.
     pub(super) what: String,
+    /// Who answered so, where that may be another than the registry.
+    pub(super) by: Option<String>,
     pub(super) status: Option<u16>,
     pub(super) source: Option<Source>,
 }
 
 impl Trouble {
     pub(super) fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), status: None, source: None }
+        Self { kind, what: what.into(), by: None, status: None, source: None }
     }
 
     pub(super) fn caused_by(mut self, source: impl Into<Source>) -> Self {
@@ -165,7 +169,10 @@ impl fmt::Display for RegistryError {
         if let Some(repository) = repository {
             write!(f, "/{repository}")?;
         }
-        write!(f, ": {}", trouble.what)?;
+        match trouble.by.as_ref().filter(|by| *by != registry) {
+            Some(by) => write!(f, ": {by} answers {}", trouble.what)?,
+            None => write!(f, ": {}", trouble.what)?,
+        }
         // As whom matters where permission is the question, and only there.
         match trouble.kind {
             Kind::Unauthorized | Kind::Denied | Kind::NotFound => write!(f, "{presented}"),

@@ -51,7 +51,7 @@ fn connect(address: &str, error: &io::Error) -> (Kind, String) {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => (Kind::Refused, format!("nobody listens on {address}")),
         io::ErrorKind::TimedOut => (Kind::Timeout, format!("{address} does not answer")),
-        _ => (Kind::Disconnected, format!("cannot connect to {address}")),
+        _ => (Kind::Unreachable, format!("cannot connect to {address}")),
     }
 }
 

@@ -96,7 +96,8 @@ impl Response {
             500.. => Kind::Server,
             _ => Kind::Protocol,
         };
-        let mut trouble = Trouble::new(kind, format!("{at} answers {status}{said}"));
+        let mut trouble = Trouble::new(kind, format!("{status}{said}"));
+        trouble.by = Some(at);
         trouble.status = Some(status.as_u16());
         trouble
     }
