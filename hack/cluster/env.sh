@@ -16,7 +16,7 @@ ENV_NAMES=(
   # Only pods resolve this name. Its certificate is self-signed with CA:TRUE.
   # `kubectl -n registry exec deploy/tools -- curl` sees it as pods do.
   REGISTRY_SVC REGISTRY_SVC_IP REGISTRY_SVC_CA
-  BUILDKIT_IMAGE BASE_IMAGE TOOLS_IMAGE # loaded into every node
+  BUILDKIT_IMAGE BUILDKIT_ROOTLESS_IMAGE BASE_IMAGE TOOLS_IMAGE # loaded into every node
   BASE_REF                              # busybox in REGISTRY, for FROM
 )
 

@@ -6,16 +6,17 @@
 PAUSE_IMAGE=localhost/pause:dev
 BASE_IMAGE=localhost/base:dev
 BUILDKIT_IMAGE=localhost/buildkit:dev
+BUILDKIT_ROOTLESS_IMAGE=localhost/buildkit-rootless:dev
 REGISTRY_IMAGE=localhost/registry:dev
 TOOLS_IMAGE=localhost/tools:dev
-IMAGE_NAMES=(pause base buildkit registry tools)
+IMAGE_NAMES=(pause base buildkit buildkit-rootless registry tools)
 
 images_packages() {
   # A statically linked busybox has no working name resolution: it crashes on
   # the first `wget NAME`.
   if [[ -e /bin/busybox ]] && ! ldd /bin/busybox >/dev/null 2>&1; then install_packages busybox; fi
   need_packages /bin/busybox=busybox git=git /usr/lib/git-core/git-remote-http=git curl=curl \
-    /etc/ssl/certs/ca-certificates.crt=ca-certificates
+    /etc/ssl/certs/ca-certificates.crt=ca-certificates /usr/bin/newuidmap=uidmap setcap=libcap2-bin
 }
 
 # The folder of these images; the key covers the peers, this recipe and the
@@ -25,7 +26,7 @@ images_dir() {
   key=$({
     echo "$PEERS"
     cat "$HERE/images.sh"
-    stat -Lc '%n %s %Y' /bin/busybox /usr/bin/git /usr/bin/curl /etc/ssl/certs/ca-certificates.crt
+    stat -Lc '%n %s %Y' /bin/busybox /usr/bin/git /usr/bin/curl /usr/bin/newuidmap /etc/ssl/certs/ca-certificates.crt 2>/dev/null || true
   } | sha256sum | cut -c1-12)
   echo "$CACHE/images/$key"
 }
@@ -92,12 +93,35 @@ buildkit_root() {
   mkdir -p "$1/usr/share/git-core/templates" "$1/var/lib/buildkit" "$1/run/buildkit"
 }
 
+# As upstream's rootless image: user 1000, everything below rootlesskit. The
+# image tool makes root own all files, hence the folders open to everyone.
+buildkit-rootless_root() {
+  buildkit_root "$1"
+  install "$PEERS/rootlesskit" "$1/usr/bin/rootlesskit"
+  with_libs "$1" /usr/bin/newuidmap /usr/bin/newgidmap
+  # Being setuid root is not enough in a pod: root without CAP_SYS_ADMIN may not
+  # write another user's map. With the one capability they stay that user.
+  chmod u-s "$1/usr/bin/newuidmap" "$1/usr/bin/newgidmap"
+  setcap cap_setuid+ep "$1/usr/bin/newuidmap"
+  setcap cap_setgid+ep "$1/usr/bin/newgidmap"
+  echo user:100000:65536 >"$1/etc/subuid"
+  echo user:100000:65536 >"$1/etc/subgid"
+  sed -i 's|:/home:|:/home/user:|' "$1/etc/passwd"
+  mkdir -p "$1"/home/user/.local/{tmp,share/buildkit} "$1/run/user/1000/buildkit"
+  chmod 777 "$1"/home/user{,/.local,/.local/tmp,/.local/share,/.local/share/buildkit} "$1"/run/user/1000{,/buildkit}
+}
+
 image_flags() {
   local path=--env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   case $1 in
     pause) echo --entrypoint /pause --user 65535:65535 ;;
     base | tools) echo "$path" --cmd sh ;;
     registry) echo "$path" --entrypoint registry --cmd serve --cmd /etc/distribution/config.yml ;;
+    buildkit-rootless)
+      echo "$path" --env=HOME=/home/user --env=USER=user --env=XDG_RUNTIME_DIR=/run/user/1000 \
+        --env=TMPDIR=/home/user/.local/tmp --env=BUILDKIT_HOST=unix:///run/user/1000/buildkit/buildkitd.sock \
+        --user 1000:1000 --entrypoint rootlesskit --entrypoint buildkitd
+      ;;
     buildkit) echo "$path" --entrypoint buildkitd ;;
   esac
 }

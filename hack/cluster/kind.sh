@@ -13,6 +13,7 @@ for part in local pki registries env; do . "$HERE/$part.sh"; done
 KIND_NODE_IMAGE=kindest/node:v1.34.0
 BUSYBOX=busybox:1.37.0
 BUILDKIT_IMAGE=moby/buildkit:v0.33.1
+BUILDKIT_ROOTLESS_IMAGE=moby/buildkit:v0.33.1-rootless
 REGISTRY_IMAGE=registry:3.0.0
 TOOLS_IMAGE=curlimages/curl:8.11.1
 BASE_IMAGE=$BUSYBOX
@@ -50,7 +51,7 @@ YAML
 
 images_up() {
   local image
-  for image in "$BUILDKIT_IMAGE" "$REGISTRY_IMAGE" "$TOOLS_IMAGE" "$BASE_IMAGE"; do
+  for image in "$BUILDKIT_IMAGE" "$BUILDKIT_ROOTLESS_IMAGE" "$REGISTRY_IMAGE" "$TOOLS_IMAGE" "$BASE_IMAGE"; do
     docker image inspect "$image" >/dev/null 2>&1 || { say "pulling $image"; docker pull -q "$image" >/dev/null; }
     kind load docker-image --name "$NAME" "$image" >/dev/null 2>&1
   done

@@ -4,6 +4,7 @@
 
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 REPO=$(cd -- "$HERE/../.." && pwd)
+PATH=$PATH:/usr/sbin:/sbin # where a plain user's PATH lacks them
 CACHE=${KUBECTL_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-build}
 
 say() { printf '%s: %s\n' "${SELF:-cluster}" "$*" >&2; }

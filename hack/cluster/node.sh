@@ -1,4 +1,4 @@
-# A node: a mount namespace with its own /run, /var/lib/containerd,
+# A node: a mount namespace with its own /run, /var/log, /var/lib/containerd,
 # /var/lib/kubelet and /var/lib/cni, and in it a containerd and a kubelet at
 # their usual paths. Sourced by up.sh.
 # shellcheck shell=bash
@@ -18,12 +18,13 @@ node_namespace() {
   say "making node $node"
   rm -rf "$root/run" # as after a boot; a killed run may have left sockets there
   # These folders stay behind, empty: they are only places to mount on.
-  mkdir -p /var/lib/{containerd,kubelet,cni} "$root"/{run/netns,containerd,kubelet,cni}
+  mkdir -p /var/lib/{containerd,kubelet,cni} "$root"/{run/netns,log,containerd,kubelet,cni}
   unshare --mount="$MOUNTS/$node" --propagation private bash -euo pipefail -s "$root" <<'INSIDE'
 root=$1
 # Copies of namespaces' files would keep those of other clusters alive.
 awk '$2 ~ "^/run/netns" { print $2 }' /proc/mounts | sort -r | while read -r m; do umount -l "$m"; done
 mount --bind "$root/run" /run
+mount --bind "$root/log" /var/log # kubelets delete logs of pods that they don't know
 for dir in containerd kubelet cni; do mount --bind "$root/$dir" "/var/lib/$dir"; done
 # Pods may ask for Bidirectional propagation; it ends at this namespace.
 mount --make-rshared /

@@ -2,7 +2,7 @@
 # Builds the peers (versions.sh) from Go modules into a cache outside the
 # repository, each once: a later run builds only what is missing.
 #
-#   peers.sh [GROUP|PEER]...   groups: cluster, clients (both by default), signing
+#   peers.sh [GROUP|PEER]...   groups: cluster, images, clients (all three by default), signing
 #   peers.sh path              prints the folder with the binaries, builds nothing
 #   peers.sh key GROUP         prints a key of the group's versions
 #
@@ -145,13 +145,13 @@ main() {
     return
   fi
   local wanted=() missing=() n w
-  (($#)) || set -- cluster clients
+  (($#)) || set -- cluster images clients
   for n in "${ORDER[@]}"; do
     for w in "$@"; do
       if [[ $w == "$n" || $w == "${GROUP[$n]}" ]]; then wanted+=("$n"); fi
     done
   done
-  ((${#wanted[@]})) || die "nothing called '$*': groups are cluster, clients, signing"
+  ((${#wanted[@]})) || die "nothing called '$*': groups are cluster, images, clients, signing"
   mkdir -p "$STORE"
   for n in "${wanted[@]}"; do
     [[ -d $(store_of "$n") ]] || missing+=("$n")

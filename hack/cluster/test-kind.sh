@@ -88,7 +88,7 @@ check "two nodes" has "$work/state/config" 'role: control-plane.*role: worker'
 check "no image is 'latest'" never ':latest'
 check "both nodes take pods" called '^kubectl .*taint nodes --all'
 check "three registries on kind's network" count 3 '^docker run .*--network kind'
-check "images are loaded into the nodes" count 4 "^kind load docker-image --name $name "
+check "images are loaded into the nodes" count 5 "^kind load docker-image --name $name "
 check "the builder's image is pulled before it is loaded" before '^docker pull .*moby/buildkit' '^kind load .*moby/buildkit'
 check "nodes are told how to reach the registries" count 2 '^docker cp .*certs.d/\. '
 check "the base image goes to the plain registry" called '^crane copy --insecure busybox:[0-9.]+ 172.18.0.4:5000/base:busybox'

@@ -86,7 +86,7 @@ write_env() {
 
 ((EUID == 0)) || die "the local provider needs root for namespaces and mounts: run it with sudo, or use PROVIDER=kind"
 need_packages ip=iproute2 iptables=iptables nsenter=util-linux openssl=openssl curl=curl awk=gawk
-"$HERE/peers.sh" cluster
+"$HERE/peers.sh" cluster images
 PEERS=$("$HERE/peers.sh" path)
 PEERS_KEY=$("$HERE/peers.sh" key cluster)
 lock 600

@@ -10,6 +10,7 @@ RUNC=v1.4.3
 CNI=v1.9.1
 COREDNS=v1.12.4
 BUILDKIT=v0.33.1
+ROOTLESSKIT=v2.3.6
 REGISTRY_VERSION=v3.1.1
 CRANE=v0.21.6
 COSIGN3=v3.1.3
@@ -40,8 +41,9 @@ peer() { # NAME GROUP VERSION PKG...
 }
 
 # Our own helper programs; built first since they are small. SOURCE is a folder
-# beside this file; the cache key holds a hash of its content.
-peer rigtools cluster v0 ./rigtool ./pause
+# beside this file; the cache key holds a hash of its content. A change of them
+# needs new images but no new cluster.
+peer rigtools images v0 ./rigtool ./pause
 SOURCE[rigtools]=rigtools
 
 kv=k8s.io/component-base/version
@@ -74,6 +76,9 @@ LDFLAGS[registry]="-X github.com/distribution/distribution/v3/version.version=$R
 
 peer crane cluster $CRANE github.com/google/go-containerregistry/cmd/crane
 LDFLAGS[crane]="-X github.com/google/go-containerregistry/cmd/crane/cmd.Version=$CRANE"
+
+# Goes into an image only.
+peer rootlesskit images $ROOTLESSKIT github.com/rootless-containers/rootlesskit/v2/cmd/rootlesskit
 
 cv=sigs.k8s.io/release-utils/version
 peer cosign3 clients $COSIGN3 github.com/sigstore/cosign/v3/cmd/cosign

@@ -339,7 +339,8 @@ pub(crate) fn mute(takes: Duration) -> (Task<()>, DuplexStream) {
         let end = tokio::time::Instant::now() + takes;
         let mut buffer = vec![0; 64 << 10];
         while tokio::time::Instant::now() < end {
-            far.read(&mut buffer).await.expect("bytes");
+            let taken = far.read(&mut buffer).await.expect("bytes");
+            assert_ne!(taken, 0, "the client is still there");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         std::future::pending::<()>().await;

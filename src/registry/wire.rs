@@ -31,8 +31,8 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(55);
 const SLOWEST_UPLOAD: u64 = 64 * 1024;
 const AGENT: &str = concat!("kubectl-build/", env!("CARGO_PKG_VERSION"));
 
-/// What is sent.
-#[derive(Clone, Debug)]
+/// What is sent. Not printable: bodies may hold tokens.
+#[derive(Clone)]
 pub(super) struct Request {
     pub(super) method: Method,
     pub(super) url: Url,

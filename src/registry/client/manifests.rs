@@ -19,8 +19,8 @@ const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub struct PutManifest {
     /// The manifest's digest.
     pub digest: Digest,
-    /// Whether the registry keeps referrers itself. If not, and the manifest has a subject, the fallback tag is
-    /// the client's to write.
+    /// Whether the registry said that it keeps the referrer itself. If not, the fallback tag is the client's to
+    /// write; some registries have the API and don't say so, which [`Client::referrers`] tells.
     pub oci_subject: bool,
 }
 

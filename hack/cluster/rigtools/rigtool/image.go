@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -77,6 +78,8 @@ func image(args []string) error {
 	return path.AppendImage(img, layout.WithAnnotations(map[string]string{"io.containerd.image.name": name}))
 }
 
+const capability = "security.capability"
+
 // tarStream walks root in lexical order.
 func tarStream(root string) io.ReadCloser {
 	r, w := io.Pipe()
@@ -120,6 +123,13 @@ func addEntry(out *tar.Writer, root, path string, entry fs.DirEntry) error {
 	header.Uid, header.Gid, header.Uname, header.Gname = 0, 0, "", ""
 	header.ModTime, header.AccessTime, header.ChangeTime = time.Unix(0, 0), time.Time{}, time.Time{}
 	header.Format = tar.FormatPAX
+	if info.Mode().IsRegular() {
+		// File capabilities; of all extended attributes only these matter here.
+		value := make([]byte, 64)
+		if n, err := syscall.Getxattr(path, capability, value); err == nil {
+			header.PAXRecords = map[string]string{"SCHILY.xattr." + capability: string(value[:n])}
+		}
+	}
 	if err := out.WriteHeader(header); err != nil || !info.Mode().IsRegular() {
 		return err
 	}
