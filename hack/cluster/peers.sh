@@ -43,7 +43,7 @@ set_key() {
 prepare() {
   local n=$1 dir=$WORK/src/$1 m
   # `set -e` does not hold in a function whose result is tested: hence `return`.
-  mkdir -p "$dir" && cd "$dir" || return
+  rm -rf "$dir" && mkdir -p "$dir" && cd "$dir" || return
   if [[ -n ${SOURCE[$n]:-} ]]; then
     cp -R "$HERE/${SOURCE[$n]}/." . || return
   else
@@ -71,7 +71,8 @@ compile() {
 prepare_all() {
   local n
   for n in "$@"; do
-    if prepare_logged "$n"; then touch "$WORK/$n.ok"; else touch "$WORK/$n.failed"; fi
+    # Once more after a moment: a proxy that stumbles should not cost the run.
+    if prepare_logged "$n" || { sleep 5 && prepare_logged "$n"; }; then touch "$WORK/$n.ok"; else touch "$WORK/$n.failed"; fi
   done
 }
 prepare_logged() { (prepare "$1") >"$LOGS/$1.log" 2>&1; }
@@ -124,14 +125,14 @@ cleanup() {
   exit "$status"
 }
 
-# Folders of runs that were killed: theirs is the lock that nobody holds.
+# Folders of runs that were killed: theirs is the lock that nobody holds, not
+# even a download that outlived its run.
 sweep() {
   local old
   for old in "$PEERS_DIR"/work.*; do
     [[ -d $old ]] || continue
     if flock -n "$old" true; then
-      chmod -R u+w "$old"
-      rm -rf "$old"
+      chmod -R u+w "$old" && rm -rf "$old" || say "could not remove $old"
     fi
   done
 }
@@ -176,7 +177,7 @@ main() {
   total=${#missing[@]} count=0
   say "$total of ${#wanted[@]} to build from Go modules: ${missing[*]}"
   set -m # the downloads get a process group of their own, to be ended with us
-  prepare_all "${missing[@]}" 7<&- &
+  prepare_all "${missing[@]}" &
   PREPARE=$!
   set +m
   for n in "${missing[@]}"; do build "$n"; done
