@@ -31,7 +31,9 @@ pub use wait::WaitError;
 pub mod builder {
     pub use super::list::{Listed, ListedPod, list};
     pub use super::manifest::{DEFAULT_IMAGE, DEFAULT_NAME, Mode, ModeChoice, ModeError};
-    pub use super::provision::{Builder, BuilderSpec, Created, PodRef, create, ensure, find, registries, remove};
+    pub use super::provision::{
+        Builder, BuilderSpec, Created, PodRef, create, ensure, find, registries, remove,
+    };
 }
 
 /// Why something about a builder failed.

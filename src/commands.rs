@@ -24,7 +24,8 @@ use std::future::Future;
 pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
     match invocation {
         Invocation::Build(args) => {
-            let cli::build::BuildArgs { paths, options, output, builder, signing, registry, cluster, log } = *args;
+            let cli::build::BuildArgs { paths, options, output, builder, signing, registry, cluster, log } =
+                *args;
             let verbose = log.verbose;
             let parts = crate::config::build::Parts {
                 paths,
@@ -43,7 +44,8 @@ pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
             let verbose = log.verbose;
             match verb {
                 Verb::Build(args) => {
-                    let cli::buildkit::VerbBuildArgs { paths, options, output, builder, signing, registry } = *args;
+                    let cli::buildkit::VerbBuildArgs { paths, options, output, builder, signing, registry } =
+                        *args;
                     let parts = crate::config::build::Parts {
                         paths,
                         options,
@@ -56,13 +58,18 @@ pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
                     };
                     drive(verbose, env, |cancel| build::run(parts, env, cancel))
                 }
-                Verb::Create(args) => drive(verbose, env, |cancel| builders::create(*args, cluster, verbose, env, cancel)),
+                Verb::Create(args) => {
+                    drive(verbose, env, |cancel| builders::create(*args, cluster, verbose, env, cancel))
+                }
                 Verb::Ls(_) => drive(verbose, env, |cancel| builders::list(cluster, env, cancel)),
                 Verb::Rm(args) => drive(verbose, env, |cancel| builders::remove(args, cluster, env, cancel)),
-                Verb::Sign(args) => drive(verbose, env, |cancel| sign::run(*args, cluster, verbose, env, cancel)),
+                Verb::Sign(args) => {
+                    drive(verbose, env, |cancel| sign::run(*args, cluster, verbose, env, cancel))
+                }
                 Verb::Version => {
                     // Nobody reads on: nothing to be done about it.
-                    let _closed = Printer::stdout().line(concat!("kubectl-build ", env!("CARGO_PKG_VERSION")));
+                    let _closed =
+                        Printer::stdout().line(concat!("kubectl-build ", env!("CARGO_PKG_VERSION")));
                     0
                 }
             }
@@ -125,4 +132,3 @@ fn say_lines<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) {
         }
     }
 }
-

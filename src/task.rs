@@ -93,7 +93,10 @@ impl<T> Drop for Task<T> {
 }
 
 /// Spawns `future` under a span of this name.
-pub fn spawn<T: Send + 'static>(name: &'static str, future: impl Future<Output = T> + Send + 'static) -> Task<T> {
+pub fn spawn<T: Send + 'static>(
+    name: &'static str,
+    future: impl Future<Output = T> + Send + 'static,
+) -> Task<T> {
     let span = tracing::debug_span!("task", name);
     #[expect(clippy::disallowed_methods, reason = "this is the wrapper that the ban points to")]
     Task(tokio::spawn(future.instrument(span)))

@@ -114,7 +114,8 @@ impl Finish<'_> {
                 let at = match known {
                     Some(at) => at,
                     None => {
-                        let manifest = self.client.get_manifest(&tag.repository, &digest).await.map_err(failed)?;
+                        let manifest =
+                            self.client.get_manifest(&tag.repository, &digest).await.map_err(failed)?;
                         let manifest = manifest.ok_or_else(|| FinishError::Gone {
                             image: digest.clone(),
                             repository: tag.repository.to_string(),
@@ -124,7 +125,8 @@ impl Finish<'_> {
                     }
                 };
                 let registry::Manifest { descriptor, bytes } = &manifests[at].1;
-                let put = self.client.put_manifest(&tag.repository, name, &descriptor.media_type, bytes.clone());
+                let put =
+                    self.client.put_manifest(&tag.repository, name, &descriptor.media_type, bytes.clone());
                 put.await.map_err(failed)
             };
             match put.await {

@@ -54,7 +54,8 @@ impl Unfinished {
         for tag in &self.tags {
             words.extend(["--tag".to_owned(), tag.to_string()]);
         }
-        words.extend(self.repositories.iter().map(|repository| format!("{repository}@{}", self.image.digest)));
+        words
+            .extend(self.repositories.iter().map(|repository| format!("{repository}@{}", self.image.digest)));
         words
     }
 }
@@ -63,7 +64,11 @@ impl Unfinished {
 pub fn shell_line(words: &[String]) -> String {
     let quote = |word: &String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:,./@%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
     };
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
@@ -82,7 +87,9 @@ mod tests {
             written: Vec::new(),
         };
         let flags = ["--cosign-key".to_owned(), "my key's.pem".to_owned()];
-        let expected = format!("kubectl buildkit sign --cosign-key 'my key'\\''s.pem' --tag r.example/a:1 r.example/a@{digest}");
+        let expected = format!(
+            "kubectl buildkit sign --cosign-key 'my key'\\''s.pem' --tag r.example/a:1 r.example/a@{digest}"
+        );
         assert_eq!(shell_line(&unfinished.resume(&flags)), expected);
     }
 }

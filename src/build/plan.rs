@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn an_unsigned_push_writes_the_tags() {
-        let (_, attrs) = plan(&request(&["r.example/a:1", "r.example/a:2"]), false).exporter.expect("an exporter");
+        let (_, attrs) =
+            plan(&request(&["r.example/a:1", "r.example/a:2"]), false).exporter.expect("an exporter");
         assert_eq!(attrs["name"], "r.example/a:1,r.example/a:2");
         assert!(!attrs.contains_key("push-by-digest"));
         assert!(!attrs.contains_key("registry.insecure"));

@@ -71,7 +71,8 @@ pub async fn check(
     let unlock = unlock(keys);
     let pushes = async {
         for repository in repositories {
-            let refused = |source| PreflightError::Push { repository: repository.clone(), source: Box::new(source) };
+            let refused =
+                |source| PreflightError::Push { repository: repository.clone(), source: Box::new(source) };
             client.check_push(repository).await.map_err(refused)?;
         }
         Ok(())

@@ -57,7 +57,9 @@ pub async fn run(
     let prepared = cancel.guard(async {
         let checked = async {
             match signing {
-                Some((keys, _)) => preflight::check(keys, &client, &repositories, events).await.map_err(BuildError::from),
+                Some((keys, _)) => {
+                    preflight::check(keys, &client, &repositories, events).await.map_err(BuildError::from)
+                }
                 None => Ok(Vec::new()),
             }
         };
@@ -74,7 +76,8 @@ pub async fn run(
     let reference = solve::random_reference();
     let delivery = plan.delivery.clone();
     let credentials = RegistryCredentials { resolver, client: client.clone() };
-    let response = solve_with_session(request, plan, &mut reached, credentials, (&reference, events, cancel)).await?;
+    let response =
+        solve_with_session(request, plan, &mut reached, credentials, (&reference, events, cancel)).await?;
     let builder = (reached.name.clone(), reached.pod.as_ref().map(|pod| pod.name.clone()));
     let mut outcome = BuildOutcome { response, reference, builder, ..BuildOutcome::default() };
     if delivery == Delivery::Cache {
@@ -86,8 +89,9 @@ pub async fn run(
         let tags = request.tags.clone();
         let finish = Finish { client: &client, signers: &signers, formats, image, repositories, tags };
         let signed = finish.run(events, cancel).await;
-        outcome.signed = signed.map_err(|(error, unfinished)| {
-            BuildError::Unfinished { error, unfinished: Box::new(unfinished) }
+        outcome.signed = signed.map_err(|(error, unfinished)| BuildError::Unfinished {
+            error,
+            unfinished: Box::new(unfinished),
         })?;
     }
     (outcome.signers, outcome.formats) = (signers, formats);
@@ -110,7 +114,8 @@ async fn solve_with_session(
     ];
     let sync = FileSync::new(locals, events.clone());
     let report = sync.report();
-    let attachables: Vec<Box<dyn Attachable>> = vec![Box::new(sync), Box::new(Auth::new(Arc::new(credentials)))];
+    let attachables: Vec<Box<dyn Attachable>> =
+        vec![Box::new(sync), Box::new(Auth::new(Arc::new(credentials)))];
     let options = SessionOptions { shared_key: shared_key(request), attachables, events: events.clone() };
     let opened = cancel.guard(Session::open(reached.client.control(), options)).await;
     let mut session = opened.map_err(BuildError::Interrupted)?.map_err(BuildError::Session)?;

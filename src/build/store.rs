@@ -23,8 +23,14 @@ impl Store for RegistryStore {
         Ok(manifest.map(|found| Manifest { media_type: found.descriptor.media_type, bytes: found.bytes }))
     }
 
-    async fn put_manifest(&self, at: &Repository, reference: &str, manifest: Manifest) -> Result<bool, StoreError> {
-        let put = self.0.put_manifest(at, reference, &manifest.media_type, manifest.bytes).await.map_err(failed)?;
+    async fn put_manifest(
+        &self,
+        at: &Repository,
+        reference: &str,
+        manifest: Manifest,
+    ) -> Result<bool, StoreError> {
+        let put =
+            self.0.put_manifest(at, reference, &manifest.media_type, manifest.bytes).await.map_err(failed)?;
         Ok(put.oci_subject)
     }
 
@@ -37,7 +43,11 @@ impl Store for RegistryStore {
         self.0.put_blob(at, bytes).await.map(|_| ()).map_err(failed)
     }
 
-    async fn referrers(&self, at: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
+    async fn referrers(
+        &self,
+        at: &Repository,
+        subject: &Digest,
+    ) -> Result<Option<Vec<Descriptor>>, StoreError> {
         self.0.referrers(at, subject).await.map_err(failed)
     }
 }

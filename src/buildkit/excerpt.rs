@@ -153,7 +153,8 @@ mod tests {
 
     /// The numbers of the lines shown, those at fault negated.
     fn shown(source: &Source) -> Vec<i64> {
-        let signed = |line: ExcerptLine| if line.at_fault { -i64::from(line.number) } else { line.number.into() };
+        let signed =
+            |line: ExcerptLine| if line.at_fault { -i64::from(line.number) } else { line.number.into() };
         source.excerpt().into_iter().map(signed).collect()
     }
 

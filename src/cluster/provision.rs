@@ -15,11 +15,11 @@ use super::wait::{self, Awaited};
 use super::{ClusterError, WaitError, choose, mode};
 use crate::event::{Events, Step};
 use config::ConfigSource;
+pub use find::{find, registries};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-pub use find::{find, registries};
 pub use remove::remove;
 use std::time::Duration;
 

@@ -51,7 +51,9 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;
     if !push && !quiet {
         let name = outcome.builder.0.as_str();
-        say_lines([format!("The result stays in the cache of builder {name}: add --push to send it to a registry.")]);
+        say_lines([format!(
+            "The result stays in the cache of builder {name}: add --push to send it to a registry."
+        )]);
     }
     print_lines(report::digests(&outcome, quiet));
     if let (false, Some(image)) = (quiet || outcome.signed.is_empty(), &outcome.image) {
@@ -73,9 +75,12 @@ struct Prepared {
 
 async fn prepare(settings: &BuildSettings) -> Result<Prepared, Failure> {
     let in_cluster = matches!(settings.builder.place, Where::Cluster { .. });
-    let for_secrets = settings.sign.as_ref().is_some_and(keys::need_cluster) || settings.registry.secret.is_some();
+    let for_secrets =
+        settings.sign.as_ref().is_some_and(keys::need_cluster) || settings.registry.secret.is_some();
     let connection = match in_cluster || for_secrets {
-        true => Some(Connection::connect(&settings.cluster.connect, &Events::off()).await.map_err(Failure::connect)?),
+        true => Some(
+            Connection::connect(&settings.cluster.connect, &Events::off()).await.map_err(Failure::connect)?,
+        ),
         false => None,
     };
     let repositories = settings.request.repositories();
@@ -99,7 +104,8 @@ async fn prepare(settings: &BuildSettings) -> Result<Prepared, Failure> {
         }
         (Where::Cluster { .. }, None) => unreachable!("a builder in the cluster connects to it"),
     };
-    let registries = registries::open(&settings.registry, connection.as_ref(), &builder, &repositories).await?;
+    let registries =
+        registries::open(&settings.registry, connection.as_ref(), &builder, &repositories).await?;
     Ok(Prepared { connection, place, registries, title })
 }
 
@@ -123,7 +129,8 @@ async fn find(
         }
         return Ok((spec, found));
     };
-    let pushed = hosts.iter().filter(|host| repositories.iter().any(|repository| repository.registry == host.host));
+    let pushed =
+        hosts.iter().filter(|host| repositories.iter().any(|repository| repository.registry == host.host));
     for host in pushed.filter(|host| !host.ca.is_empty()) {
         let at = known.hosts.get(&host.host);
         let unread = known.unread.iter().any(|(name, _)| *name == host.host);

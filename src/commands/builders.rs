@@ -59,7 +59,8 @@ pub(super) async fn remove(
     env: &dyn Environment,
     cancel: Cancel,
 ) -> Result<(), Failure> {
-    let names = if args.names.is_empty() { vec![config::builder::DEFAULT_NAME.to_owned()] } else { args.names };
+    let names =
+        if args.names.is_empty() { vec![config::builder::DEFAULT_NAME.to_owned()] } else { args.names };
     let connection = connect(cluster, env, &cancel).await?;
     let mut failed: Option<ClusterError> = None;
     for name in names {
@@ -72,7 +73,11 @@ pub(super) async fn remove(
     failed.map_or(Ok(()), |error| Err(Failure::cluster(error)))
 }
 
-async fn connect(cluster: ClusterArgs, env: &dyn Environment, cancel: &Cancel) -> Result<Connection, Failure> {
+async fn connect(
+    cluster: ClusterArgs,
+    env: &dyn Environment,
+    cancel: &Cancel,
+) -> Result<Connection, Failure> {
     let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
     let settings = config::cluster::resolve(cluster, &directory, env)?;
     let connected = cancel.guard(Connection::connect(&settings.connect, &Events::off())).await;

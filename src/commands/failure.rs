@@ -11,8 +11,8 @@ use crate::buildkit::{self, Source};
 use crate::cluster::{ClusterError, ConnectError};
 use crate::config::Misuse;
 use crate::config::builder::Tls;
-use crate::registry::{Digest, Kind, OptionsError, RegistryError, Repository};
 use crate::registry::credentials::CredentialError;
+use crate::registry::{Digest, Kind, OptionsError, RegistryError, Repository};
 use crate::sign::key::KeyError;
 use crate::task::Cause;
 use crate::ui::colours::Palette;
@@ -148,8 +148,11 @@ impl Failure {
 
     /// A Secret of another type.
     pub(super) fn not_a_docker_secret(namespace: &str, name: &str) -> Self {
-        Self::said(format!("the Secret `{name}` in namespace `{namespace}` holds no `.dockerconfigjson`"), USAGE)
-            .hint("make it with `kubectl create secret docker-registry`")
+        Self::said(
+            format!("the Secret `{name}` in namespace `{namespace}` holds no `.dockerconfigjson`"),
+            USAGE,
+        )
+        .hint("make it with `kubectl create secret docker-registry`")
     }
 
     /// A docker configuration that is none.
@@ -191,7 +194,11 @@ impl Failure {
     }
 
     /// A finished push that could not be signed or tagged.
-    pub(super) fn unfinished(error: FinishError, unfinished: &crate::build::Unfinished, flags: &[String]) -> Self {
+    pub(super) fn unfinished(
+        error: FinishError,
+        unfinished: &crate::build::Unfinished,
+        flags: &[String],
+    ) -> Self {
         let code = match &error {
             FinishError::Interrupted(cause) => interrupt::exit_code(*cause),
             _ => UNFINISHED,
@@ -244,7 +251,9 @@ impl Failure {
         let hint = match error {
             ReachError::Exec(error) => error.hint(),
             ReachError::Mute { stderr: Some(stderr), .. } => Some(format!("the pod says: {}", stderr.trim())),
-            ReachError::Dial(_) => Some("`--builder` takes a builder's name, `unix://PATH` or `tcp://HOST:PORT`".to_owned()),
+            ReachError::Dial(_) => {
+                Some("`--builder` takes a builder's name, `unix://PATH` or `tcp://HOST:PORT`".to_owned())
+            }
             _ => None,
         };
         Self::new(error, UNAVAILABLE).hints(hint)
@@ -256,7 +265,9 @@ impl Failure {
             Class::ResourceExhausted => (EXHAUSTED, Some("the builder's node is out of disk or memory")),
             Class::Unavailable | Class::Timeout => (UNAVAILABLE, None),
             Class::Cancelled => (FAILED, Some("the daemon cancelled the build: is somebody stopping it?")),
-            Class::Unsupported => (FAILED, Some("a newer builder may do it: `kubectl buildkit create --image`")),
+            Class::Unsupported => {
+                (FAILED, Some("a newer builder may do it: `kubectl buildkit create --image`"))
+            }
             Class::MessageTooLarge | Class::BuildFailed => (FAILED, push_hint(&failure.message)),
         };
         let mut failed = Self::said(failure.message.clone(), code).hints(hint.map(str::to_owned));
@@ -290,7 +301,10 @@ impl From<Misuse> for Failure {
 
 /// Returns what can be done about a push that BuildKit says failed: it has no codes for that, only words.
 fn push_hint(message: &str) -> Option<&'static str> {
-    if !message.contains("failed to push") && !message.contains("failed to resolve") && !message.contains("pull") {
+    if !message.contains("failed to push")
+        && !message.contains("failed to resolve")
+        && !message.contains("pull")
+    {
         return None;
     }
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -298,13 +312,19 @@ fn push_hint(message: &str) -> Option<&'static str> {
         return Some("log in with `docker login`, or name a Secret with `--registry-secret`");
     }
     if has(&["403", "denied", "insufficient_scope"]) {
-        return Some("the credentials are known to the registry, but may not do this: ask for the right to push");
+        return Some(
+            "the credentials are known to the registry, but may not do this: ask for the right to push",
+        );
     }
     if has(&["x509", "certificate signed by unknown authority"]) {
-        return Some("make a builder that knows the CA: `kubectl buildkit create NAME --registry-ca HOST=FILE`");
+        return Some(
+            "make a builder that knows the CA: `kubectl buildkit create NAME --registry-ca HOST=FILE`",
+        );
     }
     if has(&["server gave HTTP response to HTTPS client"]) {
-        return Some("make a builder that speaks plain HTTP to it: `kubectl buildkit create NAME --registry-http HOST`");
+        return Some(
+            "make a builder that speaks plain HTTP to it: `kubectl buildkit create NAME --registry-http HOST`",
+        );
     }
     if has(&["no such host", "connection refused", "i/o timeout"]) {
         return Some("the builder's pod cannot reach the registry under that name");
@@ -316,8 +336,12 @@ fn push_hint(message: &str) -> Option<&'static str> {
 fn registry_hint(error: &RegistryError) -> Option<String> {
     let host = error.registry();
     Some(match error.kind() {
-        Kind::Unauthorized => format!("log in with `docker login {host}`, or name a Secret with `--registry-secret`"),
-        Kind::Denied => format!("{host} knows the credentials, but they may not push here: ask for that right, or let the repository be made first"),
+        Kind::Unauthorized => {
+            format!("log in with `docker login {host}`, or name a Secret with `--registry-secret`")
+        }
+        Kind::Denied => format!(
+            "{host} knows the credentials, but they may not push here: ask for that right, or let the repository be made first"
+        ),
         Kind::NotFound => format!("make the repository at {host} first, or check its name"),
         Kind::TagImmutable => "push another tag, or allow this one to be overwritten".to_owned(),
         Kind::RateLimited { retry_after: Some(pause) } => format!("try again in {} s", pause.as_secs()),
@@ -333,7 +357,9 @@ fn registry_hint(error: &RegistryError) -> Option<String> {
 
 fn excerpt(source: &Source) -> Excerpt {
     let lines = source.excerpt().into_iter();
-    let lines = lines.map(|line| ExcerptLine { number: line.number, text: line.text, marked: line.at_fault }).collect();
+    let lines = lines
+        .map(|line| ExcerptLine { number: line.number, text: line.text, marked: line.at_fault })
+        .collect();
     Excerpt { file: source.filename.clone(), lines }
 }
 

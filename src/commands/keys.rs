@@ -17,7 +17,10 @@ pub(super) fn need_cluster(settings: &SignSettings) -> bool {
 ///
 /// # Errors
 /// A key that is none, a Secret that can't be read, a password that nobody knows.
-pub(super) async fn gather(settings: SignSettings, cluster: Option<&Connection>) -> Result<Vec<LockedKey>, Failure> {
+pub(super) async fn gather(
+    settings: SignSettings,
+    cluster: Option<&Connection>,
+) -> Result<Vec<LockedKey>, Failure> {
     let SignSettings { keys, password, .. } = settings;
     let mut gathered = Vec::new();
     for key in keys {
@@ -41,8 +44,10 @@ async fn gather_one(
             let cluster = cluster.ok_or_else(|| Failure::key(&name, NoCluster))?;
             let entries = cluster::secret::read(cluster, &namespace, &secret).await;
             let entries = entries.map_err(|error| Failure::secret(&name, error))?;
-            let secret = KubernetesSecret::from_entries(&entries).map_err(|error| Failure::key(&name, error))?;
-            let file = KeyFile::parse(secret.private.expose_secret()).map_err(|error| Failure::key(&name, error))?;
+            let secret =
+                KubernetesSecret::from_entries(&entries).map_err(|error| Failure::key(&name, error))?;
+            let file =
+                KeyFile::parse(secret.private.expose_secret()).map_err(|error| Failure::key(&name, error))?;
             (file, secret.password.clone(), Some(secret))
         }
     };

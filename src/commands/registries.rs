@@ -38,7 +38,8 @@ pub(super) async fn open(
         let cluster = cluster.ok_or_else(|| Failure::secret_without_cluster(name))?;
         let namespace = cluster.namespace().to_owned();
         let entries = cluster::secret::read(cluster, &namespace, name).await;
-        let entries = entries.map_err(|error| Failure::secret(&format!("k8s://{namespace}/{name}"), error))?;
+        let entries =
+            entries.map_err(|error| Failure::secret(&format!("k8s://{namespace}/{name}"), error))?;
         let Some(config) = entries.get(DOCKER_CONFIG_JSON) else {
             return Err(Failure::not_a_docker_secret(&namespace, name));
         };
@@ -50,7 +51,8 @@ pub(super) async fn open(
         documents.push(document.map_err(Failure::credentials)?);
     }
     let variables = settings.helper_environment.clone();
-    let path = variables.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone()).unwrap_or_default();
+    let path =
+        variables.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone()).unwrap_or_default();
     let environment = HelperEnvironment { path, variables, ..HelperEnvironment::default() };
     let resolver = Arc::new(Resolver::new(documents, environment));
     let mut options = Options::new(Arc::clone(&resolver));
@@ -94,7 +96,11 @@ mod tests {
     fn flags_and_builder_share_one_configuration() {
         let mut builder = BuilderRegistries::default();
         builder.hosts.entry("r.example".to_owned()).or_default().ca_pem.push(b"builder".to_vec());
-        let ca = |host: &str| HostSettings { host: host.to_owned(), ca: vec![b"flag".to_vec()], ..HostSettings::default() };
+        let ca = |host: &str| HostSettings {
+            host: host.to_owned(),
+            ca: vec![b"flag".to_vec()],
+            ..HostSettings::default()
+        };
         let http = HostSettings { host: "h.example".to_owned(), plain_http: true, ..HostSettings::default() };
         let hosts = merge(&[ca("r.example"), ca("s.example"), http], &builder);
         let of = |name: &str| hosts.iter().find(|host| host.host == name).expect(name);

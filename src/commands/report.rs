@@ -3,7 +3,9 @@
 use crate::build::BuildOutcome;
 use crate::registry::{Descriptor, Digest, HostOptions, Repository};
 use crate::sign::key::{KeyKind, KeyReference};
-use crate::sign::{CosignLine, Format, Formats, RegistryAccess, SignReport, Signer, VerifyLines, verify_lines};
+use crate::sign::{
+    CosignLine, Format, Formats, RegistryAccess, SignReport, Signer, VerifyLines, verify_lines,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -27,8 +29,14 @@ pub(super) struct Verification {
 
 impl Verification {
     /// Gathers it from what signed.
-    pub(super) fn of(image: &Descriptor, signers: &[Box<dyn Signer>], formats: Formats, hosts: &[HostOptions]) -> Self {
-        let keys = signers.iter().filter_map(|signer| Some((signer.name().to_owned(), signer.public_key()?.kind())));
+    pub(super) fn of(
+        image: &Descriptor,
+        signers: &[Box<dyn Signer>],
+        formats: Formats,
+        hosts: &[HostOptions],
+    ) -> Self {
+        let keys =
+            signers.iter().filter_map(|signer| Some((signer.name().to_owned(), signer.public_key()?.kind())));
         Self { image: image.digest, keys: keys.collect(), formats, hosts: hosts.to_vec() }
     }
 
@@ -41,7 +49,8 @@ impl Verification {
         };
         let mut lines = Vec::new();
         for (name, kind) in &self.keys {
-            let key = name.parse::<KeyReference>().map_or_else(|_| name.clone(), |key| key.public_reference());
+            let key =
+                name.parse::<KeyReference>().map_or_else(|_| name.clone(), |key| key.public_reference());
             let of = VerifyLines {
                 repository,
                 image: &self.image,
@@ -67,7 +76,8 @@ pub(super) fn metadata(outcome: &BuildOutcome) -> Vec<u8> {
     let mut root = Map::new();
     for (key, value) in &outcome.response {
         // As buildx does: a value that is base64 of JSON stands there as that JSON (commands/build.go).
-        let decoded = STANDARD.decode(value).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let decoded =
+            STANDARD.decode(value).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         let value = match decoded {
             Some(json) if json.is_object() || json.is_array() => json,
             _ => Value::String(value.clone()),
@@ -85,7 +95,8 @@ pub(super) fn metadata(outcome: &BuildOutcome) -> Vec<u8> {
     let node = pod.as_deref().unwrap_or(builder);
     root.insert("buildx.build.ref".to_owned(), json!(format!("{builder}/{node}/{}", outcome.reference)));
     if !outcome.signed.is_empty() {
-        let signatures: Vec<_> = outcome.signed.iter().flat_map(|(at, report)| signatures(at, report)).collect();
+        let signatures: Vec<_> =
+            outcome.signed.iter().flat_map(|(at, report)| signatures(at, report)).collect();
         root.insert("kubectl-build".to_owned(), json!({ "signatures": signatures }));
     }
     let mut text = serde_json::to_vec_pretty(&Value::Object(root)).expect("a map of strings is JSON");
@@ -135,7 +146,10 @@ mod tests {
     #[test]
     fn standard_output_names_each_tag_with_its_digest() {
         let digest = Digest::of(b"image");
-        assert_eq!(digests(&outcome(), false), [format!("r.example/a:1@{digest}"), format!("r.example/a:2@{digest}")]);
+        assert_eq!(
+            digests(&outcome(), false),
+            [format!("r.example/a:1@{digest}"), format!("r.example/a:2@{digest}")]
+        );
         assert_eq!(digests(&outcome(), true), [digest.to_string()]);
     }
 

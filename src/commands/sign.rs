@@ -42,7 +42,9 @@ pub(super) async fn run(
     let needs_cluster = keys::need_cluster(&settings) || registry.secret.is_some() || builder.is_some();
     let prepared = async {
         let connection = match needs_cluster {
-            true => Some(Connection::connect(&cluster.connect, &Events::off()).await.map_err(Failure::connect)?),
+            true => {
+                Some(Connection::connect(&cluster.connect, &Events::off()).await.map_err(Failure::connect)?)
+            }
             false => None,
         };
         let known = match (&builder, &connection) {

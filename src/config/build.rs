@@ -97,7 +97,12 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         options: frontend,
         entitlements,
         push,
-        insecure_hosts: registry.hosts.iter().filter(|host| host.plain_http || host.insecure).map(|host| host.host.clone()).collect(),
+        insecure_hosts: registry
+            .hosts
+            .iter()
+            .filter(|host| host.plain_http || host.insecure)
+            .map(|host| host.host.clone())
+            .collect(),
         digest_wanted: iidfile.is_some() || metadata_file.is_some(),
     };
     Ok(BuildSettings {
@@ -117,7 +122,12 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
 ///
 /// # Errors
 /// An unknown mode.
-pub fn progress(flag: Option<String>, quiet: bool, verbose: u8, env: &dyn Environment) -> Result<Progress, Misuse> {
+pub fn progress(
+    flag: Option<String>,
+    quiet: bool,
+    verbose: u8,
+    env: &dyn Environment,
+) -> Result<Progress, Misuse> {
     if quiet {
         return Ok(Progress::Quiet);
     }
@@ -143,7 +153,11 @@ fn context(paths: &[OsString], file: Option<&OsString>, directory: &Path) -> Res
         return Err(Misuse::EmptyContext);
     }
     if path == "-" {
-        return Err(if file.is_some_and(|file| file == "-") { Misuse::StdinTwice } else { Misuse::StdinContext });
+        return Err(if file.is_some_and(|file| file == "-") {
+            Misuse::StdinTwice
+        } else {
+            Misuse::StdinContext
+        });
     }
     let given = PathBuf::from(path);
     let absolute = directory.join(&given);
@@ -160,11 +174,24 @@ fn context(paths: &[OsString], file: Option<&OsString>, directory: &Path) -> Res
 
 /// Whether a PATH that is no directory names something remote (buildkit frontend/dockerfile/dfgitutil).
 fn is_remote(text: &str) -> bool {
-    let schemes = ["http://", "https://", "git://", "ssh://", "git@", "github.com/", "oci-layout://", "docker-image://"];
+    let schemes = [
+        "http://",
+        "https://",
+        "git://",
+        "ssh://",
+        "git@",
+        "github.com/",
+        "oci-layout://",
+        "docker-image://",
+    ];
     schemes.iter().any(|scheme| text.starts_with(scheme))
 }
 
-fn dockerfile(file: Option<&OsString>, context: &Path, directory: &Path) -> Result<(PathBuf, String), Misuse> {
+fn dockerfile(
+    file: Option<&OsString>,
+    context: &Path,
+    directory: &Path,
+) -> Result<(PathBuf, String), Misuse> {
     let path = match file {
         None => {
             let path = context.join("Dockerfile");
@@ -193,8 +220,10 @@ fn dockerfile(file: Option<&OsString>, context: &Path, directory: &Path) -> Resu
 
 fn tags(values: &[String]) -> Result<Vec<Reference>, Misuse> {
     let parse = |value: &String| {
-        let invalid = |reason: String| Misuse::Value { name: "--tag".to_owned(), value: value.clone(), reason };
-        let reference: Reference = value.parse().map_err(|error: crate::registry::ReferenceError| invalid(error.to_string()))?;
+        let invalid =
+            |reason: String| Misuse::Value { name: "--tag".to_owned(), value: value.clone(), reason };
+        let reference: Reference =
+            value.parse().map_err(|error: crate::registry::ReferenceError| invalid(error.to_string()))?;
         if reference.digest.is_some() {
             return Err(invalid("a tag is written, not a digest".to_owned()));
         }
@@ -266,7 +295,9 @@ fn platform(flags: &[String], env: &dyn Environment) -> Result<Option<String>, M
         return Err(Misuse::SeveralPlatforms);
     }
     let parts: Vec<&str> = value.split('/').collect();
-    let word = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-()".contains(c));
+    let word = |part: &&str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-()".contains(c))
+    };
     if !(2..=4).contains(&parts.len()) || !parts.iter().all(word) {
         let reason = "a platform is written OS/ARCH or OS/ARCH/VARIANT, such as `linux/arm64`".to_owned();
         return Err(Misuse::Value { name: source.to_string(), value, reason });
@@ -303,8 +334,21 @@ fn shm_size(text: &str) -> Result<u64, Misuse> {
 
 /// The limits that Linux has by these names (docker/go-units ulimit.go).
 const ULIMITS: &[&str] = &[
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 fn ulimit(text: &str) -> Result<String, Misuse> {

@@ -7,8 +7,8 @@ use super::{registry, source};
 use crate::buildkit::{Address, DialError};
 use crate::cli::build::BuilderArgs;
 use crate::cli::buildkit::CreateArgs;
-use crate::cluster::buildkitd::RegistrySettings;
 use crate::cluster::builder::{BuilderSpec, ModeChoice};
+use crate::cluster::buildkitd::RegistrySettings;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,7 +64,11 @@ pub struct Tls {
 ///
 /// # Errors
 /// Names and addresses that can't be, flags that don't go together, files that can't be read.
-pub fn resolve(args: BuilderArgs, directory: &Path, env: &dyn Environment) -> Result<BuilderSettings, Misuse> {
+pub fn resolve(
+    args: BuilderArgs,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<BuilderSettings, Misuse> {
     let timeout = timeout(args.builder_timeout.as_deref())?;
     let builder = source::resolve(args.builder, "--builder", env, names::BUILDER, DEFAULT_NAME);
     let read = |name: &'static str, path: &Option<PathBuf>| {
@@ -99,20 +103,20 @@ pub fn resolve(args: BuilderArgs, directory: &Path, env: &dyn Environment) -> Re
             None => Place::Unix(path),
         },
         Address::Tcp { host, port } => {
-        if args.builder_tls_cert.is_some() != args.builder_tls_key.is_some() {
-            return Err(Misuse::TlsPair);
-        }
-        let tls = match tls_flag {
-            None => None,
-            Some(_) => {
-                let cert = read("--builder-tls-cert", &args.builder_tls_cert)?;
-                // The key is read by whoever uses it, so that it stands in no settings; here only whether it is there.
-                read("--builder-tls-key", &args.builder_tls_key)?;
-                let key = args.builder_tls_key.as_ref().map(|path| directory.join(path));
-                let ca = read("--builder-tls-ca", &args.builder_tls_ca)?;
-                Some(Tls { ca, client: cert.zip(key), server_name: args.builder_tls_server_name })
+            if args.builder_tls_cert.is_some() != args.builder_tls_key.is_some() {
+                return Err(Misuse::TlsPair);
             }
-        };
+            let tls = match tls_flag {
+                None => None,
+                Some(_) => {
+                    let cert = read("--builder-tls-cert", &args.builder_tls_cert)?;
+                    // The key is read by whoever uses it, so that it stands in no settings; here only whether it is there.
+                    read("--builder-tls-key", &args.builder_tls_key)?;
+                    let key = args.builder_tls_key.as_ref().map(|path| directory.join(path));
+                    let ca = read("--builder-tls-ca", &args.builder_tls_ca)?;
+                    Some(Tls { ca, client: cert.zip(key), server_name: args.builder_tls_server_name })
+                }
+            };
             Place::Tcp { host, port, tls }
         }
     };
@@ -146,10 +150,13 @@ pub fn spec(args: CreateArgs, directory: &Path, env: &dyn Environment) -> Result
         directory,
     )?)?;
     for value in &args.mirrors {
-        let (host, mirror) = value.split_once('=').filter(|(host, mirror)| !host.is_empty() && !mirror.is_empty()).ok_or_else(|| {
-            let reason = "it is written HOST=MIRROR".to_owned();
-            Misuse::Value { name: "--registry-mirror".to_owned(), value: value.clone(), reason }
-        })?;
+        let (host, mirror) = value
+            .split_once('=')
+            .filter(|(host, mirror)| !host.is_empty() && !mirror.is_empty())
+            .ok_or_else(|| {
+                let reason = "it is written HOST=MIRROR".to_owned();
+                Misuse::Value { name: "--registry-mirror".to_owned(), value: value.clone(), reason }
+            })?;
         registries.hosts.entry(host.to_owned()).or_default().mirrors.push(mirror.to_owned());
     }
     let image = args.image.or_else(|| env.get_filled(names::BUILDER_IMAGE));
@@ -188,7 +195,8 @@ pub fn name(name: &str, said_by: &str) -> Result<String, Misuse> {
     if name.len() <= 50 && chars().all(inner) && edge(chars().next()) && edge(chars().last()) {
         return Ok(name.to_owned());
     }
-    let reason = "a builder's name is at most 50 of a-z, 0-9 and `-`, and begins and ends with a letter or digit";
+    let reason =
+        "a builder's name is at most 50 of a-z, 0-9 and `-`, and begins and ends with a letter or digit";
     Err(Misuse::Value { name: said_by.to_owned(), value: name.to_owned(), reason: reason.to_owned() })
 }
 

@@ -22,7 +22,11 @@ pub struct ClusterSettings {
 ///
 /// # Errors
 /// A `--request-timeout` that is no time.
-pub fn resolve(args: ClusterArgs, directory: &Path, env: &dyn Environment) -> Result<ClusterSettings, Misuse> {
+pub fn resolve(
+    args: ClusterArgs,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<ClusterSettings, Misuse> {
     let request_timeout = match args.request_timeout.as_deref() {
         None | Some("0") => None,
         Some(text) => Some(duration::parse(text).ok_or_else(|| {

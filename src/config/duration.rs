@@ -34,7 +34,9 @@ mod tests {
 
     #[test]
     fn times_are_read_as_go_writes_them() {
-        for (text, millis) in [("90", 90_000), ("90s", 90_000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("250ms", 250)] {
+        for (text, millis) in
+            [("90", 90_000), ("90s", 90_000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("250ms", 250)]
+        {
             assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "s", "5x", "-1s", "1m-", "5 s"] {

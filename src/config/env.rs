@@ -97,7 +97,8 @@ pub struct Fixed {
 impl Fixed {
     /// Returns an environment with these variables, standing in `/`.
     pub fn new<const N: usize>(variables: [(&str, &str); N]) -> Self {
-        let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let variables =
+            variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Self { variables, directory: PathBuf::from("/") }
     }
 }

@@ -128,8 +128,12 @@ impl Misuse {
     /// Returns what to do, where the message alone doesn't say it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Arguments => "say which directory to build, such as `kubectl build -t REGISTRY/app:1 --push .`",
-            Self::ContextNotFound(_) | Self::ContextNotDirectory(_) => "PATH is the directory that holds what is built",
+            Self::Arguments => {
+                "say which directory to build, such as `kubectl build -t REGISTRY/app:1 --push .`"
+            }
+            Self::ContextNotFound(_) | Self::ContextNotDirectory(_) => {
+                "PATH is the directory that holds what is built"
+            }
             Self::StdinContext | Self::StdinTwice => "unpack it into a directory and name that as PATH",
             Self::UrlContext(_) => "clone or download it and name the directory as PATH",
             Self::DockerfileSource(_) => "save it as a file and name that with `-f FILE`",

@@ -70,10 +70,18 @@ fn entry<'a>(hosts: &'a mut Vec<HostSettings>, host: &str) -> &'a mut HostSettin
 ///
 /// # Errors
 /// Files that can't be read.
-pub fn resolve(args: RegistryArgs, directory: &Path, env: &dyn Environment) -> Result<RegistrySettings, Misuse> {
+pub fn resolve(
+    args: RegistryArgs,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<RegistrySettings, Misuse> {
     let hosts = hosts(&args.ca, &args.http, &args.insecure, directory)?;
     let mut flags = Vec::new();
-    let lists = [("--registry-ca", &args.ca), ("--registry-http", &args.http), ("--registry-insecure", &args.insecure)];
+    let lists = [
+        ("--registry-ca", &args.ca),
+        ("--registry-http", &args.http),
+        ("--registry-insecure", &args.insecure),
+    ];
     for (name, values) in lists {
         flags.extend(values.iter().flat_map(|value| [name.to_owned(), value.clone()]));
     }
@@ -91,12 +99,18 @@ pub fn resolve(args: RegistryArgs, directory: &Path, env: &dyn Environment) -> R
 ///
 /// # Errors
 /// Files that can't be read.
-pub fn hosts(ca: &[String], http: &[String], insecure: &[String], directory: &Path) -> Result<Vec<HostSettings>, Misuse> {
+pub fn hosts(
+    ca: &[String],
+    http: &[String],
+    insecure: &[String],
+    directory: &Path,
+) -> Result<Vec<HostSettings>, Misuse> {
     let mut hosts = Vec::new();
     for value in ca {
         let (host, file) = value.split_once('=').unwrap_or(("", value));
         let path = directory.join(file);
-        let pem = std::fs::read(&path).map_err(|source| Misuse::File { name: "--registry-ca", path, source })?;
+        let pem =
+            std::fs::read(&path).map_err(|source| Misuse::File { name: "--registry-ca", path, source })?;
         entry(&mut hosts, host).ca.push(pem);
     }
     for host in http {
@@ -115,12 +129,19 @@ fn docker_configs(env: &dyn Environment) -> Result<Vec<(SecretString, String)>, 
     }
     let directory = match env.get_os(names::DOCKER_CONFIG).filter(|value| !value.is_empty()) {
         Some(directory) => Some(PathBuf::from(directory)),
-        None => env.get_os(names::HOME).filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join(".docker")),
+        None => env
+            .get_os(names::HOME)
+            .filter(|home| !home.is_empty())
+            .map(|home| PathBuf::from(home).join(".docker")),
     };
     if let Some(path) = directory.map(|directory| directory.join("config.json")) {
         match std::fs::read_to_string(&path) {
             Ok(text) => configs.push((SecretString::from(text), path.display().to_string())),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) => {}
             Err(source) => return Err(Misuse::File { name: "docker's configuration", path, source }),
         }
     }

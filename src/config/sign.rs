@@ -140,7 +140,10 @@ pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result
             None => Password::Ask,
         },
     };
-    let keys = texts.into_iter().map(|(text, source)| key(text, source, directory, env)).collect::<Result<_, _>>()?;
+    let keys = texts
+        .into_iter()
+        .map(|(text, source)| key(text, source, directory, env))
+        .collect::<Result<_, _>>()?;
     Ok(SignSettings { keys, formats, password, flags })
 }
 
@@ -175,7 +178,8 @@ pub fn target(references: &[String], tags: &[String]) -> Result<SignTarget, Misu
             let reason = "digests are signed, never tags: write REPOSITORY@sha256:…".to_owned();
             return Err(invalid("REF@DIGEST", text, reason));
         };
-        let target = target.get_or_insert_with(|| SignTarget { digest, repositories: Vec::new(), tags: Vec::new() });
+        let target =
+            target.get_or_insert_with(|| SignTarget { digest, repositories: Vec::new(), tags: Vec::new() });
         if target.digest != digest {
             return Err(invalid("REF@DIGEST", text, "all references must have one digest".to_owned()));
         }
@@ -240,7 +244,12 @@ mod tests {
         SigningArgs { sign: sign.map(str::to_owned), keys }
     }
 
-    fn resolve_with(sign: Option<&str>, keys: &[&str], push: bool, env: &Fixed) -> Result<Option<SignSettings>, Misuse> {
+    fn resolve_with(
+        sign: Option<&str>,
+        keys: &[&str],
+        push: bool,
+        env: &Fixed,
+    ) -> Result<Option<SignSettings>, Misuse> {
         resolve_for_build(args(sign, keys), push, Path::new("/"), env)
     }
 
@@ -267,7 +276,8 @@ mod tests {
     #[test]
     fn an_empty_password_is_one() {
         let env = Fixed::new([("PEM", PEM), ("COSIGN_PASSWORD", "")]);
-        let settings = resolve_with(Some("cosign"), &["env://PEM"], true, &env).expect("signs").expect("settings");
+        let settings =
+            resolve_with(Some("cosign"), &["env://PEM"], true, &env).expect("signs").expect("settings");
         assert!(matches!(settings.password, Password::Given { source: "COSIGN_PASSWORD", .. }));
     }
 }

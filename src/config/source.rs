@@ -57,8 +57,13 @@ mod tests {
     #[test]
     fn flag_beats_environment_beats_default() {
         let env = Fixed::new([("NAME", "env"), ("EMPTY", "")]);
-        let get = |flag: Option<&str>, variable| resolve(flag.map(str::to_owned), "--name", &env, variable, "default");
-        assert_eq!(get(Some("flag"), "NAME"), Sourced { value: "flag".into(), source: Source::Flag("--name") });
+        let get = |flag: Option<&str>, variable| {
+            resolve(flag.map(str::to_owned), "--name", &env, variable, "default")
+        };
+        assert_eq!(
+            get(Some("flag"), "NAME"),
+            Sourced { value: "flag".into(), source: Source::Flag("--name") }
+        );
         assert_eq!(get(None, "NAME"), Sourced { value: "env".into(), source: Source::Env("NAME") });
         assert_eq!(get(None, "EMPTY"), Sourced { value: "default".into(), source: Source::Default });
     }

@@ -9,7 +9,11 @@ use super::{Builder, BuilderSpec, config};
 ///
 /// # Errors
 /// The API server's, or a name that no builder can have.
-pub async fn find(connection: &Connection, spec: &BuilderSpec, key: &str) -> Result<Option<Builder>, ClusterError> {
+pub async fn find(
+    connection: &Connection,
+    spec: &BuilderSpec,
+    key: &str,
+) -> Result<Option<Builder>, ClusterError> {
     spec.check()?;
     super::find_ready(connection, spec, key).await
 }
