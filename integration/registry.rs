@@ -275,8 +275,10 @@ async fn a_long_pause_is_told_at_once() {
 #[tokio::test]
 async fn a_silent_registry_is_given_up() {
     let (fake, repository) = start(Switches::default()).await;
-    let limits = Limits { response: Duration::from_millis(200), ..limits() };
-    let options = Options { limits, ..Options::new(Arc::new(Resolver::anonymous())) };
+    let limits = Limits { response: Duration::from_millis(500), ..limits() };
+    // Without the attempt at TLS, which reads the system's roots and takes its time on a busy machine.
+    let plain = HostOptions { host: fake.host().to_owned(), plain_http: true, ..HostOptions::default() };
+    let options = Options { hosts: vec![plain], limits, ..Options::new(Arc::new(Resolver::anonymous())) };
     let client = Client::new(options).unwrap();
     assert!(client.head_manifest(&repository, "1").await.unwrap().is_none());
     fake.switches().slow = Some(Duration::from_secs(60));
@@ -463,8 +465,11 @@ async fn a_password_does_not_go_to_a_plain_token_service() {
 
 #[tokio::test]
 async fn nobody_there_and_no_such_name() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = anonymous().check_push(&team(&free.to_string())).await.unwrap_err();
+    // Bound and not listening: nobody else gets the port meanwhile.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let host = socket.local_addr().unwrap().to_string();
+    let error = anonymous().check_push(&team(&host)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
     let error = anonymous().check_push(&team("registry.invalid")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Dns);
