@@ -169,13 +169,14 @@ impl<W> Canvas<W> {
         let frame = self.drawn.len().saturating_sub(self.cleared);
         // A window made narrower has broken the lines that were drawn when it was wider.
         let rows: usize = self.drawn[frame..].iter().map(|width| width.div_ceil(columns.max(1)).max(1)).sum();
+        let up = if rows > 0 { format!("\x1b[{rows}A") } else { String::new() };
         self.pending.push('\r');
-        if rows > 0 {
-            self.pending.push_str(&format!("\x1b[{rows}A"));
-        }
+        self.pending.push_str(&up);
         if columns != self.columns {
-            // Lines that the terminal has broken stay joined unless they are erased.
-            self.pending.push_str("\x1b[J");
+            // Lines that the terminal has broken stay joined unless they are erased: one by one, since tmux
+            // keeps a whole screen that is erased at once in its history.
+            self.pending.push_str(&"\x1b[2K\x1b[B".repeat(rows));
+            self.pending.push_str(&up);
         }
         self.columns = columns;
         self.drawn.clear();

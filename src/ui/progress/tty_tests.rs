@@ -130,7 +130,8 @@ fn a_narrower_window_leaves_nothing_behind() {
     terminal.bytes();
     drawing.frame(&frame(&["short"])).unwrap();
     let bytes = String::from_utf8(terminal.bytes()).unwrap();
-    assert!(bytes.starts_with(&format!("{FRAME_BEGINS}\r\x1b[5A\x1b[Jshort")), "{bytes:?}");
+    let erased = "\x1b[2K\x1b[B".repeat(5);
+    assert!(bytes.starts_with(&format!("{FRAME_BEGINS}\r\x1b[5A{erased}\x1b[5Ashort")), "{bytes:?}");
 }
 
 #[test]
