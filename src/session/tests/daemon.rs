@@ -166,7 +166,7 @@ pub(super) struct Opened {
     pub(super) report: Report,
     pub(super) inner: Channel,
     events: mpsc::UnboundedReceiver<Event>,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Opened {
@@ -179,7 +179,12 @@ impl Opened {
         let options = SessionOptions { shared_key: "key".into(), attachables: vec![Box::new(sync)], events };
         let session = Session::open(daemon.control.clone(), options).await.expect("a session");
         let inner = channel(daemon.accept().await.io).await;
-        Self { session, report, inner, events: received, _daemon: daemon }
+        Self { session, report, inner, events: received, daemon }
+    }
+
+    /// Ends the inner connection and nothing else.
+    pub(super) fn hang_up(self) -> (Session, Daemon) {
+        (self.session, self.daemon)
     }
 
     /// Returns the notes for a person so far.

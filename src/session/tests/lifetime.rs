@@ -108,12 +108,10 @@ async fn silence_ends_the_session() {
 #[tokio::test]
 async fn the_daemon_hangs_up() {
     let root = tempfile::tempdir().expect("a directory");
-    let mut opened = Opened::with(root.path()).await;
+    let opened = Opened::with(root.path()).await;
     HealthClient::new(opened.inner.clone()).check(HealthCheckRequest::default()).await.expect("an answer");
-    // A channel to nowhere takes the place of the inner connection, which so ends.
-    opened.inner = channel(tokio::io::duplex(1).0).await;
-    let closed = tokio::time::timeout(Duration::from_secs(5), opened.session.closed());
-    let reason = closed.await.expect("noticed");
+    let (mut session, _daemon) = opened.hang_up();
+    let reason = tokio::time::timeout(Duration::from_secs(5), session.closed()).await.expect("noticed");
     assert!(matches!(reason, SessionError::Ended | SessionError::Broken(_)), "{reason:?}");
 }
 
