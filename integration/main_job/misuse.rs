@@ -1,0 +1,79 @@
+//! What can't be meant is refused before anything starts: no cluster is asked, no builder made, no file touched.
+
+use crate::rig::Rig;
+use crate::tool::Tool;
+
+#[test]
+#[ignore = "needs the rig"]
+fn each_misuse_has_its_message_and_exit_code_2() {
+    let rig = Rig::load();
+    let tool = Tool::new(&rig, "default");
+    tool.file("ctx/Dockerfile", "FROM scratch\n");
+    tool.file("plain.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "\"build\" requires exactly 1 argument(s)."),
+        (&["ctx", "ctx"], "\"build\" requires exactly 1 argument(s)."),
+        (&[""], "please specify build context"),
+        (&["-"], "stdin"),
+        (&["-f", "-", "-"], "can't use stdin for both build context and dockerfile"),
+        (&["https://github.com/moby/buildkit.git"], "https://github.com/moby/buildkit.git"),
+        (&["nowhere"], "unable to prepare context: path \"nowhere\" not found"),
+        (&["ctx/Dockerfile"], "is not a directory"),
+        (&["-f", "absent", "ctx"], "failed to read dockerfile"),
+        (&["--push", "ctx"], "tag is needed when pushing to registry"),
+        (&["--sign", "-t", "r.example/a:1", "ctx"], "--push"),
+        (&["--sign", "--push", "-t", "r.example/a:1", "ctx"], "COSIGN_KEY"),
+        (&["--sign=perhaps", "--push", "-t", "r.example/a:1", "ctx"], "perhaps"),
+        (&["--sign", "--cosign-key", "ctx", "--push", "-t", "r.example/a:1", "ctx"], "the signing key"),
+        (&["--sign", "--cosign-key", "plain.pem", "--push", "-t", "r.example/a:1", "ctx"], "plain.pem"),
+        (&["--sign", "--cosign-key", "foo://x", "--push", "-t", "r.example/a:1", "ctx"], "foo://"),
+        (
+            &["--sign", "--cosign-key", "awskms:///alias/x", "--push", "-t", "r.example/a:1", "ctx"],
+            "not supported yet",
+        ),
+        (&["--cosign-key", "plain.pem", "--push", "-t", "r.example/a:1", "ctx"], "--sign"),
+        (&["-t", "UPPER/case", "ctx"], "UPPER/case"),
+        (&["--platform", "linux/amd64,linux/arm64", "ctx"], "several platforms"),
+        (&["--platform", "amd64", "ctx"], "OS/ARCH"),
+        (&["--network", "bridge", "ctx"], "network mode \"bridge\" not supported by buildkit"),
+        (&["--allow", "everything", "ctx"], "invalid entitlement: everything"),
+        (&["--add-host", "nonsense", "ctx"], "invalid host nonsense"),
+        (&["--ulimit", "nofiles=1", "ctx"], "nofiles"),
+        (&["--shm-size", "64x", "ctx"], "64x"),
+        (&["--progress", "fancy", "ctx"], "fancy"),
+        (&["--progress", "tty", "ctx"], "terminal"),
+        (&["--iidfile", "no/such/dir/iid", "ctx"], "--iidfile"),
+        (&["--builder", "ftp://x", "ctx"], "ftp://x"),
+        (&["--builder", "Not_A_Name", "ctx"], "Not_A_Name"),
+        (&["--builder", "buildkit", "--builder-tls-ca", "plain.pem", "ctx"], "--builder-tls-ca"),
+        (&["--builder-timeout", "soon", "ctx"], "soon"),
+        (&["--kubeconfig", "absent", "ctx"], "absent"),
+        (&["--squash", "ctx"], "--squash"),
+        (&["--secret", "id=x", "ctx"], "--secret"),
+        (&["--keyless", "ctx"], "--keyless"),
+    ];
+    for (arguments, text) in cases {
+        let ran = tool.build(arguments);
+        let code = if *text == "absent" { 3 } else { 2 };
+        assert_eq!(ran.code, code, "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(text), "{arguments:?}: {text:?} is not in:\n{}", ran.stderr);
+        assert!(!ran.stderr.contains("#1 "), "{arguments:?} started something:\n{}", ran.stderr);
+    }
+}
+
+#[test]
+#[ignore = "needs the rig"]
+fn stale_results_are_gone_when_a_build_fails() {
+    let rig = Rig::load();
+    let space = rig.namespace("stale");
+    let tool = Tool::new(&rig, space.name());
+    tool.file("iid", "sha256:stale");
+    tool.file("meta.json", "{}");
+    tool.file("ctx/Dockerfile", format!("FROM {}\nRUN exit 7\n", rig.get("BASE_REF")));
+    let registry = rig.get("REGISTRY");
+    let ran =
+        tool.build(&["--registry-http", registry, "--iidfile", "iid", "--metadata-file", "meta.json", "ctx"]);
+    // The lines at fault and the step's own words stand in the report.
+    ran.fails(1, &["exit code: 7", "Dockerfile:2", ">>> RUN exit 7"]);
+    assert!(!tool.home().join("iid").exists() && !tool.home().join("meta.json").exists());
+}

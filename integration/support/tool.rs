@@ -1,0 +1,164 @@
+//! The binary that users get, run as they run it: by its name on the PATH, in an environment that holds nothing
+//! but what a test puts there.
+
+use crate::rig::{Rig, text};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A home directory with the two commands on its PATH.
+pub struct Tool {
+    /// The cluster.
+    pub rig: Rig,
+    home: TempDir,
+    namespace: String,
+}
+
+/// What a run left behind.
+pub struct Ran {
+    /// The exit code; 128 and the signal if one ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Tool {
+    /// Returns the tool for a namespace, with an empty home.
+    pub fn new(rig: &Rig, namespace: &str) -> Self {
+        let home = tempfile::tempdir().expect("a home");
+        let bin = home.path().join("bin");
+        std::fs::create_dir(&bin).expect("a directory");
+        for name in ["kubectl-build", "kubectl-buildkit"] {
+            std::os::unix::fs::symlink(binary(), bin.join(name)).expect("a link");
+        }
+        std::os::unix::fs::symlink(rig.peer("kubectl"), bin.join("kubectl")).expect("a link");
+        Self { rig: rig.clone(), home, namespace: namespace.to_owned() }
+    }
+
+    /// Returns the home directory.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Writes a file into the home and returns its path.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.home.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(&path, content).expect("a file");
+        path
+    }
+
+    /// Returns a command of the tool, `kubectl-build` or `kubectl-buildkit`, standing in the home.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = self.rig.command(self.home.path().join("bin").join(program));
+        command.args(arguments).current_dir(self.home.path()).env_clear();
+        command.env("HOME", self.home.path()).env("KUBECONFIG", self.kubeconfig());
+        command.env("PATH", format!("{}/bin:/usr/bin:/bin:/usr/sbin", self.home.path().display()));
+        command.env("KUBECTL_BUILD_BUILDER_IMAGE", self.rig.get("BUILDKIT_IMAGE"));
+        command
+    }
+
+    /// The administrator's kubeconfig, in the tool's namespace.
+    fn kubeconfig(&self) -> PathBuf {
+        let path = self.home.path().join("kubeconfig");
+        if !path.exists() {
+            std::fs::copy(self.rig.kubeconfig(), &path).expect("a copy");
+            let kubectl = self.rig.peer("kubectl");
+            let arguments = ["config", "set-context", "--current", "--namespace", &self.namespace];
+            let output = Command::new(kubectl)
+                .args(arguments)
+                .env("KUBECONFIG", &path)
+                .output()
+                .expect("kubectl runs");
+            assert!(output.status.success(), "{}", text(&output.stderr));
+        }
+        path
+    }
+
+    /// Runs `kubectl-build` to its end.
+    pub fn build(&self, arguments: &[&str]) -> Ran {
+        run(self.command("kubectl-build", arguments))
+    }
+
+    /// Runs `kubectl-buildkit` to its end.
+    pub fn buildkit(&self, arguments: &[&str]) -> Ran {
+        run(self.command("kubectl-buildkit", arguments))
+    }
+
+    /// Makes a key pair with cosign, with this password, and returns the paths of its halves.
+    pub fn key_pair(&self, name: &str, password: &str) -> (PathBuf, PathBuf) {
+        let mut command = Command::new(self.rig.peer("cosign"));
+        command.args(["generate-key-pair", "--output-key-prefix", name]).current_dir(self.home.path());
+        let output = command.env("COSIGN_PASSWORD", password).output().expect("cosign runs");
+        assert!(output.status.success(), "cosign: {}", text(&output.stderr));
+        (self.home.path().join(format!("{name}.key")), self.home.path().join(format!("{name}.pub")))
+    }
+}
+
+/// Returns the binary under test: the release build where `make test` says so, else the one beside the tests.
+pub fn binary() -> PathBuf {
+    let path =
+        std::env::var_os("KUBECTL_BUILD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kubectl-build").into());
+    PathBuf::from(path)
+}
+
+/// Runs a command to its end, at most five minutes.
+pub fn run(mut command: Command) -> Ran {
+    use std::process::Stdio;
+    let shown = format!("{command:?}");
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect(&shown);
+    let process = rustix::process::Pid::from_child(&child);
+    let (ended, watch) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if watch.recv_timeout(Duration::from_secs(300)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _gone = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+        }
+    });
+    let output = child.wait_with_output().expect(&shown);
+    drop(ended);
+    watchdog.join().expect("the watchdog ends");
+    Ran::of(&output)
+}
+
+impl Ran {
+    /// Reads a finished process.
+    pub fn of(output: &Output) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or_default());
+        Self { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    /// Asserts success and returns standard output.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// Asserts this exit code and that standard error holds all of these texts; returns standard error.
+    #[track_caller]
+    pub fn fails(self, code: i32, texts: &[&str]) -> String {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        for text in texts {
+            assert!(self.stderr.contains(text), "{text:?} is not in:\n{}", self.stderr);
+        }
+        self.stderr
+    }
+}
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "not within {} s: {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
