@@ -122,7 +122,7 @@ async fn error_details_beyond_16_kib_arrive_whole() {
     assert_eq!(failure.vertex.as_deref(), Some("sha256:1"));
     assert_eq!(failure.sources[0].text, dockerfile);
     let excerpt = failure.sources[0].excerpt();
-    assert!(excerpt.iter().any(|text| text.ends_with("| >>> RUN false")), "{excerpt:?}");
+    assert!(excerpt.iter().any(|line| line.at_fault && line.text == "RUN false"), "{excerpt:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
-//! The BuildKit client against a real buildkitd, with contexts that the daemon fetches by HTTP, so that no
-//! session is needed.
+//! The BuildKit client against a real buildkitd. Most contexts are fetched by the daemon by HTTP, so that a test
+//! of the solve needs no session; one test has both.
 //!
 //! The steps run `runc` and `pause` of the peers: static binaries, so that `FROM scratch` is enough.
 
@@ -13,6 +13,8 @@ use kubectl_build::buildkit::solve::{
 };
 use kubectl_build::buildkit::{Client, Lost};
 use kubectl_build::event::{Event, Events, StepId, StepState};
+use kubectl_build::session::filesync::{FileSync, LocalDir};
+use kubectl_build::session::{Session, SessionOptions};
 use kubectl_build::task::{self, Cancel, Cause, Task};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -188,6 +190,50 @@ async fn a_build_tells_steps_output_and_warnings_and_returns_the_digest() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs buildkitd"]
+async fn a_directory_is_built_through_a_session() {
+    let daemon = Buildkitd::start();
+    let client = Client::unix(&daemon.socket()).await.expect("its socket");
+    client.wait_ready(Duration::from_secs(30)).await.expect("an answer");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("Dockerfile"), "FROM scratch\nCOPY hello.txt /\n")
+        .expect("a Dockerfile");
+    std::fs::write(folder.path().join("hello.txt"), "hello\n").expect("a file");
+
+    let local = |name: &str| LocalDir { name: name.to_owned(), root: folder.path().to_owned() };
+    let sync = FileSync::new(vec![local("context"), local("dockerfile")], Events::off());
+    let options = SessionOptions {
+        shared_key: "test".to_owned(),
+        attachables: vec![Box::new(sync)],
+        events: Events::off(),
+    };
+    let session = Session::open(client.control(), options).await.expect("a session");
+    let request = SolveRequest {
+        reference: random_reference(),
+        session_id: session.id().to_owned(),
+        frontend: DOCKERFILE.to_owned(),
+        ..SolveRequest::default()
+    };
+    let (events, mut receiver) = Events::channel();
+    let cancel = Cancel::new();
+    let build = solve(&client, request, &events, &cancel);
+    let build = tokio::time::timeout(Duration::from_secs(60), build).await.expect("it ends");
+    build.unwrap_or_else(|error| panic!("{error:?}\n{}", daemon.log()));
+    session.close().await;
+    let events: Vec<_> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
+    let ends = ends(&events);
+    assert!(ends.keys().any(|name| name.contains("COPY hello.txt")), "{ends:?}");
+    assert!(ends.values().all(|state| matches!(state, StepState::Done { .. })), "{ends:?}");
+    // The context's size is counted under its step.
+    let context = step_named(&events, "load build context");
+    let counted = events.iter().any(|event| match event {
+        Event::Counter { id, finished, done, .. } => *id == context && *finished && *done > 0,
+        _ => false,
+    });
+    assert!(counted, "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs buildkitd"]
 async fn a_failing_step_is_told_with_its_lines_and_exit_code() {
     // Large, so that the error's details don't fit into common header limits.
     let padding = "# nothing to see here\n".repeat(10_000);
@@ -200,7 +246,10 @@ async fn a_failing_step_is_told_with_its_lines_and_exit_code() {
     assert_eq!(failure.sources.len(), 1, "{:?}", failure.sources);
     assert_eq!(failure.sources[0].location().as_deref(), Some("Dockerfile:10003"));
     let excerpt = failure.sources[0].excerpt();
-    assert!(excerpt.contains(&" 10003 | >>> RUN [\"/runc\", \"nonsense\"]".to_owned()), "{excerpt:?}");
+    let at_fault: Vec<_> = excerpt.iter().filter(|line| line.at_fault).collect();
+    assert_eq!(at_fault.len(), 1, "{excerpt:?}");
+    let run = r#"RUN ["/runc", "nonsense"]"#;
+    assert_eq!((at_fault[0].number, at_fault[0].text.as_str()), (10_003, run));
 
     let events = fixture.drain();
     let failed = StepId(failure.vertex.expect("the failing step"));
