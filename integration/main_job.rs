@@ -1,5 +1,7 @@
 //! The main job, with the binary that users get, against the real cluster and registries of `make cluster`.
 
+#![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
+
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/seen.rs"]

@@ -32,7 +32,7 @@ fn each_misuse_has_its_message_and_exit_code_2() {
             "not supported yet",
         ),
         (&["--cosign-key", "plain.pem", "--push", "-t", "r.example/a:1", "ctx"], "--sign"),
-        (&["-t", "UPPER/case", "ctx"], "UPPER/case"),
+        (&["-t", "r.example/UPPER:1", "ctx"], "r.example/UPPER:1"),
         (&["--platform", "linux/amd64,linux/arm64", "ctx"], "several platforms"),
         (&["--platform", "amd64", "ctx"], "OS/ARCH"),
         (&["--network", "bridge", "ctx"], "network mode \"bridge\" not supported by buildkit"),

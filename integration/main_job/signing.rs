@@ -192,7 +192,8 @@ fn the_printed_line_finishes_a_build_whose_signing_was_cut() {
     let tool = Tool::new(&rig, space.name());
     let (key, public) = tool.key_pair("k", "pw");
     let (registry, name) = (rig.get("REGISTRY"), fresh("resume"));
-    // Something that is no manifest of signatures stands where they would go: signing must refuse to replace it.
+    // An index stands where the signatures would go: no signature can be added to it, and replacing it is out of
+    // the question.
     let tag = format!("{registry}/{name}:1");
     let context = hello();
     let context = context.to_str().expect("UTF-8");
@@ -211,7 +212,7 @@ fn the_printed_line_finishes_a_build_whose_signing_was_cut() {
         let output = rig.command(rig.peer("crane")).args(arguments).output().expect("crane runs");
         assert!(output.status.success(), "crane {arguments:?}: {}", text(&output.stderr));
     };
-    crane(&["copy", "--insecure", &format!("{registry}/{name}@{digest}"), &place]);
+    crane(&["index", "append", "--insecure", "-m", &format!("{registry}/{name}@{digest}"), "-t", &place]);
 
     let arguments = [
         "-t",

@@ -41,7 +41,8 @@ const CONFIG_ANNOTATION: &str = "kubectl-build.github.io/config";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// In a user namespace of its own (`hostUsers: false`), not privileged: root in the pod is nobody on the
-    /// node. Needs CAP_SYS_ADMIN inside of that namespace to mount, and seccomp and AppArmor out of the way.
+    /// node. Needs, inside of that namespace only, CAP_SYS_ADMIN to mount and CAP_NET_ADMIN for the loopback of
+    /// `--network none`, and seccomp and AppArmor out of the way.
     UserNs,
     /// As user 1000 with rootlesskit, not privileged; without a process sandbox for `RUN` steps.
     Rootless,
@@ -281,7 +282,7 @@ impl Plan<'_> {
         match self.mode {
             Mode::Privileged => SecurityContext { privileged: Some(true), ..SecurityContext::default() },
             Mode::UserNs => SecurityContext {
-                capabilities: Some(Capabilities { add: Some(vec!["SYS_ADMIN".to_owned()]), drop: None }),
+                capabilities: Some(Capabilities { add: Some(["SYS_ADMIN", "NET_ADMIN"].map(str::to_owned).to_vec()), drop: None }),
                 run_as_user: Some(0),
                 run_as_group: Some(0),
                 ..unconfined

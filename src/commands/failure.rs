@@ -206,8 +206,8 @@ impl Failure {
         let registry = find::<RegistryError>(&error).map(registry_hint);
         let mut failure = Self::new(&error, code).hints(registry.flatten());
         for tag in &unfinished.tags {
-            let state = if unfinished.written.contains(tag) { "points at it" } else { "was not moved" };
-            failure.report.causes.push(format!("{tag} {state}"));
+            let state = if unfinished.written.contains(tag) { "points at the image" } else { "was not moved" };
+            failure = failure.hint(format!("{tag} {state}"));
         }
         let digest = &unfinished.image.digest;
         let at = unfinished.repositories.iter().map(|repository| format!("{repository}@{digest}"));
