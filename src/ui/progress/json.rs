@@ -166,7 +166,8 @@ fn vertex(step: &StepView) -> Vertex<'_> {
 
 fn vertex_warning<'a>(id: &StepId, warning: &'a Warning) -> VertexWarning<'a> {
     // The place has no field of its own without the source, which events do not carry.
-    let place = warning.location.as_ref().map_or(String::new(), |place| format!(" ({place})"));
+    let place = warning.location.as_ref().filter(|_| !warning.short.contains(" (line "));
+    let place = place.map_or(String::new(), |place| format!(" ({place})"));
     VertexWarning {
         vertex: as_digest(id),
         level: 1,

@@ -137,6 +137,95 @@ fn a_recorded_build_can_be_played_again() {
     ");
 }
 
+/// What `buildctl build --progress rawjson` of BuildKit 0.33.1 wrote of a build whose last step fails.
+const RECORDED: &str = include_str!("../../../integration/fixtures/progress/buildctl-0.33.1.rawjson");
+
+/// Returns the recorded build's events as if it had begun at zero.
+fn recorded() -> Vec<Event> {
+    let mut events: Vec<_> = RECORDED.lines().flat_map(events).collect();
+    let began = events.iter().find_map(|event| match event {
+        Event::Step { state: StepState::Running, at, .. } => Some(*at),
+        _ => None,
+    });
+    let began = began.expect("something started");
+    for event in &mut events {
+        if let Event::Step { at, .. } | Event::Counter { at, .. } | Event::Output { at, .. } = event {
+            *at = ms(0) + at.duration_since(began).unwrap_or_default();
+        }
+    }
+    events
+}
+
+#[test]
+fn a_build_that_buildctl_recorded_reads_as_buildctl_tells_it() {
+    let plain = play(&mut Plain::new(ProgressOptions::default()), recorded(), 6000).0;
+    assert_snapshot!(plain, @r#"
+    #1 [internal] load build definition from Dockerfile
+    #1 transferring dockerfile: 466B done
+    #1 WARN: FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)
+    #1 DONE 0.0s
+
+    #2 [internal] load .dockerignore
+    #2 transferring context: 2B done
+    #2 DONE 0.0s
+
+    #3 [internal] load build context
+    #3 transferring context: 2.20MB 0.1s done
+    #3 DONE 0.1s
+
+    #4 [base 1/4] COPY lib /lib
+    #4 DONE 0.0s
+
+    #5 [base 2/4] COPY lib64 /lib64
+    #5 DONE 0.0s
+
+    #6 [base 3/4] COPY busybox /bin/sh
+    #6 DONE 0.1s
+
+    #7 [base 4/4] COPY busybox /bin/busybox
+    #7 DONE 0.1s
+
+    #8 [one 1/1] RUN busybox echo hello; busybox sleep 1; busybox printf 'half a '; busybox sleep 1; busybox echo line
+    #8 0.368 hello
+    #8 1.376 half a line
+    #8 DONE 2.4s
+
+    #9 [two 1/1] RUN for i in 1 2 3 4; do busybox echo two $i; busybox sleep 1; done
+    #9 0.362 two 1
+    #9 1.364 two 2
+    #9 2.368 two 3
+    #9 ...
+
+    #10 [stage-3 1/4] COPY --from=one /bin/sh /one
+    #10 DONE 0.1s
+
+    #9 [two 1/1] RUN for i in 1 2 3 4; do busybox echo two $i; busybox sleep 1; done
+    #9 3.374 two 4
+    #9 DONE 4.4s
+
+    #11 [stage-3 2/4] COPY --from=two /bin/sh /two
+    #11 DONE 0.0s
+
+    #12 [stage-3 3/4] COPY blob /blob
+    #12 DONE 0.1s
+
+    #13 [stage-3 4/4] RUN busybox echo to stderr >&2; exit 3
+    #13 0.194 to stderr
+    #13 ERROR: process "/bin/sh -c busybox echo to stderr >&2; exit 3" did not complete successfully: exit code: 3
+
+     1 warning found:
+     - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)
+    "#);
+}
+
+#[test]
+fn what_buildctl_recorded_survives_our_form_of_it() {
+    let ours = play(&mut Json::new(), recorded(), 6000).0;
+    let again: Vec<_> = ours.lines().flat_map(events).collect();
+    let plain = |events| play(&mut Plain::new(ProgressOptions::default()), events, 6000).0;
+    assert_eq!(plain(again), plain(recorded()));
+}
+
 #[test]
 fn ids_of_ours_are_digests_too() {
     let digest = as_digest(&StepId::client("push"));

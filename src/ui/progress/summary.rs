@@ -17,7 +17,9 @@ pub(super) fn warnings(model: &Model, options: &ProgressOptions) -> String {
     let mut out = format!("\n{}\n", palette.paint(&palette.warning, &title));
     let clean = |line: &str| text::clean(line.as_bytes(), Keep::Text);
     for warning in warnings {
-        let place = warning.location.as_ref().map_or(String::new(), |place| format!(" ({})", clean(place)));
+        // The lint rules' own text already ends with ` (line 7)`.
+        let place = warning.location.as_ref().filter(|_| !warning.short.contains(" (line "));
+        let place = place.map_or(String::new(), |place| format!(" ({})", clean(place)));
         out.push_str(&format!(" - {}{place}\n", clean(&warning.short)));
         if options.warning_details {
             for line in &warning.detail {
