@@ -100,6 +100,7 @@ impl Tool {
 
 /// Returns the binary under test: the release build where `make test` says so, else the one beside the tests.
 pub fn binary() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
     let path =
         std::env::var_os("KUBECTL_BUILD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kubectl-build").into());
     PathBuf::from(path)
@@ -113,6 +114,7 @@ pub fn run(mut command: Command) -> Ran {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect(&shown);
     let process = rustix::process::Pid::from_child(&child);
     let (ended, watch) = std::sync::mpsc::channel::<()>();
+    #[expect(clippy::disallowed_methods, reason = "tests have no runtime to spawn on")]
     let watchdog = std::thread::spawn(move || {
         if watch.recv_timeout(Duration::from_secs(300)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             let _gone = rustix::process::kill_process(process, rustix::process::Signal::KILL);
@@ -151,6 +153,7 @@ impl Ran {
 }
 
 /// Waits until a condition holds.
+#[allow(dead_code, reason = "not every test crate waits")]
 #[track_caller]
 pub fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;

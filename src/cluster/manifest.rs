@@ -282,7 +282,10 @@ impl Plan<'_> {
         match self.mode {
             Mode::Privileged => SecurityContext { privileged: Some(true), ..SecurityContext::default() },
             Mode::UserNs => SecurityContext {
-                capabilities: Some(Capabilities { add: Some(["SYS_ADMIN", "NET_ADMIN"].map(str::to_owned).to_vec()), drop: None }),
+                capabilities: Some(Capabilities {
+                    add: Some(["SYS_ADMIN", "NET_ADMIN"].map(str::to_owned).to_vec()),
+                    drop: None,
+                }),
                 run_as_user: Some(0),
                 run_as_group: Some(0),
                 ..unconfined

@@ -165,9 +165,9 @@ pub async fn ensure(
         builder.pod.node.as_deref().unwrap_or("?")
     ));
     if waited {
-        step.done()
+        step.done();
     } else {
-        step.cached()
+        step.cached();
     }
     Ok(builder)
 }

@@ -41,7 +41,8 @@ const EXHAUSTED: u8 = 102;
 /// What went wrong, as it is told.
 #[derive(Debug)]
 pub(super) struct Failure {
-    report: Report,
+    /// Boxed: failures are rare, and every verb's result would be as large as this.
+    report: Box<Report>,
     code: u8,
     /// The steps' own output says what failed.
     tells_steps: bool,
@@ -57,12 +58,12 @@ impl Failure {
             last.clone_from(cause);
             news
         });
-        Self { report, code, tells_steps: false }
+        Self { report: Box::new(report), code, tells_steps: false }
     }
 
     fn said(text: impl Into<String>, code: u8) -> Self {
         let report = Report { error: text.into(), ..Report::default() };
-        Self { report, code, tells_steps: false }
+        Self { report: Box::new(report), code, tells_steps: false }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -206,7 +207,8 @@ impl Failure {
         let registry = find::<RegistryError>(&error).map(registry_hint);
         let mut failure = Self::new(&error, code).hints(registry.flatten());
         for tag in &unfinished.tags {
-            let state = if unfinished.written.contains(tag) { "points at the image" } else { "was not moved" };
+            let state =
+                if unfinished.written.contains(tag) { "points at the image" } else { "was not moved" };
             failure = failure.hint(format!("{tag} {state}"));
         }
         let digest = &unfinished.image.digest;

@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of an interrupted run.
-pub const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 /// The exit code of a terminated run.
-pub const TERMINATED: u8 = 143;
+pub(super) const TERMINATED: u8 = 143;
 
 /// How long an orderly end may take once asked for; after that we leave as we are.
 const PATIENCE: Duration = Duration::from_millis(9500);
 
 /// Returns the exit code that belongs to a cause.
-pub fn exit_code(cause: Cause) -> u8 {
+pub(super) fn exit_code(cause: Cause) -> u8 {
     match cause {
         Cause::Interrupt => INTERRUPTED,
         Cause::Terminate => TERMINATED,
@@ -27,7 +27,7 @@ pub fn exit_code(cause: Cause) -> u8 {
 ///
 /// # Errors
 /// The system refuses the handlers.
-pub fn watch(cancel: &Cancel) -> io::Result<Task<()>> {
+pub(super) fn watch(cancel: &Cancel) -> io::Result<Task<()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;

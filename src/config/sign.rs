@@ -218,7 +218,6 @@ fn key(text: String, source: Source, directory: &Path, env: &dyn Environment) ->
             None => return Err(invalid(format!("the variable {name} is not set"))),
         },
         KeyReference::KubernetesSecret { namespace, name } => KeyPlace::Secret { namespace, name },
-        _ => return Err(invalid("this kind of key is not supported yet".to_owned())),
     };
     Ok(KeySettings { text, source, place })
 }

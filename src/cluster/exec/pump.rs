@@ -113,7 +113,7 @@ where
                     }
                     STDERR => queues.push_stderr(&payload),
                     STATUS if !payload.is_empty() => {
-                        ended = Some((ExecEnd::from_status(&payload), Instant::now()))
+                        ended = Some((ExecEnd::from_status(&payload), Instant::now()));
                     }
                     _ => {}
                 }
