@@ -1,0 +1,61 @@
+//! Signatures against real cosign 2 and 3 over real registries, in both directions.
+
+#[path = "support/peers.rs"]
+mod peers;
+#[path = "support/registries.rs"]
+mod registries;
+#[path = "interop/support.rs"]
+mod support;
+
+use kubectl_build::sign::{Formats, RegistryAccess, VerifyLines, verify_lines};
+use rstest::rstest;
+use support::{Bench, Key};
+
+const FORMATS: [Formats; 3] = [Formats::Both, Formats::Legacy, Formats::Bundle];
+
+/// Every line that the report prints is run as it stands; where it says that no cosign verifies, each of them
+/// must refuse.
+#[rstest]
+#[case("p256-pkcs8")]
+#[case("p384-pkcs8")]
+#[case("p521-pkcs8")]
+#[case("rsa2048-pkcs8")]
+#[case("rsa2560-pkcs8")]
+#[case("rsa3072-pkcs8")]
+#[case("rsa4096-pkcs8")]
+#[case("ed25519-pkcs8")]
+#[case("rsa8192-pkcs8")]
+#[tokio::test]
+#[ignore = "needs the rig"]
+async fn cosign_verifies_what_we_sign(#[case] key: &str) {
+    let mut wrong = Vec::new();
+    for bench in [Bench::with_referrers(), Bench::without_referrers()] {
+        for formats in FORMATS {
+            let image = bench.push_image(&format!("{key}-{formats}")).await;
+            let key = Key::fixture(key);
+            bench.sign(&image, &key, formats).await;
+            let lines = VerifyLines {
+                repository: &image.repository,
+                image: &image.digest,
+                storage: None,
+                key: "cosign.pub",
+                kind: key.kind(),
+                formats,
+                access: RegistryAccess::default(),
+            };
+            for found in verify_lines(&lines) {
+                let plain = format!("cosign verify --key cosign.pub --insecure-ignore-tlog {image}");
+                let (line, accepts) = match &found.line {
+                    Ok(line) => (line, true),
+                    Err(_) => (&plain, false),
+                };
+                let output = bench.shell(found.cosign, &key, line);
+                if output.status.success() != accepts {
+                    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                    wrong.push(format!("{} {formats} {}: {line}\n{stderr}", found.cosign, bench.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
