@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kubectl_build::event::Events;
 use kubectl_build::registry::credentials::Resolver;
 use kubectl_build::registry::{self, Client, Descriptor, Digest, Kind, Options, RegistryError, Repository};
-use kubectl_build::sign::key::{KeyFile, KeyKind, PublicKey};
+use kubectl_build::sign::key::{KeyFile, PublicKey};
 use kubectl_build::sign::{
     Formats, KeySigner, Manifest, SignReport, SignRequest, Signer, Store, StoreError, Subject, Verdict,
     VerifyRequest, sign_image, verify_image,
@@ -59,12 +59,33 @@ impl Key {
         Self { folder, signer: Box::new(KeySigner::new(name, key)) }
     }
 
-    pub(crate) fn public(&self) -> &PublicKey {
-        self.signer.public_key().expect("keys of files are long-lived")
+    /// Returns a key pair that cosign made or imported, so that its private half is `cosign.key`, encrypted with
+    /// the password `secret`.
+    pub(crate) fn of_cosign(bench: &Bench, generation: &str, imported: Option<&str>) -> Self {
+        let key = Self::fixture(imported.unwrap_or("p256-pkcs8"));
+        std::fs::remove_file(key.path().join("cosign.pub")).unwrap();
+        let line = match imported {
+            None => "cosign generate-key-pair".to_owned(),
+            Some(name) => {
+                let pem =
+                    format!("{}/integration/fixtures/signing/keys/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+                format!("cosign import-key-pair --key {pem} --output-key-prefix cosign")
+            }
+        };
+        bench.run(generation, &key, &line);
+        let pem = std::fs::read(key.path().join("cosign.key")).unwrap();
+        let KeyFile::Encrypted(encrypted) = KeyFile::parse(&pem).unwrap() else { panic!("cosign encrypts") };
+        let opened = encrypted.decrypt(&"secret".into()).unwrap();
+        assert_eq!(
+            opened.public().to_pem(),
+            std::fs::read_to_string(key.path().join("cosign.pub")).unwrap(),
+            "the public half that cosign wrote"
+        );
+        Self { signer: Box::new(KeySigner::new("cosign.key", opened)), ..key }
     }
 
-    pub(crate) fn kind(&self) -> KeyKind {
-        self.public().kind()
+    pub(crate) fn public(&self) -> &PublicKey {
+        self.signer.public_key().expect("keys of files are long-lived")
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -88,8 +109,11 @@ impl Bench {
 
     /// Pushes an image without layers; the name makes its digest its own.
     pub(crate) async fn push_image(&self, name: &str) -> Image {
-        let repository: Repository = format!("{}/interop/{}", self.host, name.replace('_', "-")).parse().unwrap();
-        let config = format!(r#"{{"architecture":"amd64","os":"linux","author":"{name}","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+        let repository: Repository =
+            format!("{}/interop/{}", self.host, name.replace('_', "-")).parse().unwrap();
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","author":"{name}","rootfs":{{"type":"layers","diff_ids":[]}}}}"#
+        );
         let manifest = format!(
             r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[]}}"#,
             Digest::of(config.as_bytes()),
@@ -125,7 +149,12 @@ impl Bench {
         sign_image(&self.store, std::slice::from_ref(&key.signer), &request, &Events::off()).await.unwrap()
     }
 
-    pub(crate) async fn verify(&self, image: &Image, key: &PublicKey, annotations: &[(&str, &str)]) -> Verdict {
+    pub(crate) async fn verify(
+        &self,
+        image: &Image,
+        key: &PublicKey,
+        annotations: &[(&str, &str)],
+    ) -> Verdict {
         let request = VerifyRequest {
             storage: image.repository.clone(),
             image: image.digest,
@@ -199,7 +228,12 @@ impl Store for ClientStore {
         Ok(found.map(|found| Manifest { media_type: found.descriptor.media_type, bytes: found.bytes }))
     }
 
-    async fn put_manifest(&self, at: &Repository, reference: &str, manifest: Manifest) -> Result<bool, StoreError> {
+    async fn put_manifest(
+        &self,
+        at: &Repository,
+        reference: &str,
+        manifest: Manifest,
+    ) -> Result<bool, StoreError> {
         let put = self.0.put_manifest(at, reference, &manifest.media_type, manifest.bytes).await;
         put.map(|put| put.oci_subject).map_err(failed)
     }
@@ -213,7 +247,11 @@ impl Store for ClientStore {
         self.0.put_blob(at, bytes).await.map(drop).map_err(failed)
     }
 
-    async fn referrers(&self, at: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
+    async fn referrers(
+        &self,
+        at: &Repository,
+        subject: &Digest,
+    ) -> Result<Option<Vec<Descriptor>>, StoreError> {
         self.0.referrers(at, subject).await.map_err(failed)
     }
 }

@@ -43,7 +43,11 @@ impl Registry {
         let end = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(&registry.host).is_err() {
             let ended = registry.process.try_wait().expect("our child");
-            assert!(ended.is_none() && Instant::now() < end, "the registry on {} doesn't start", registry.host);
+            assert!(
+                ended.is_none() && Instant::now() < end,
+                "the registry on {} doesn't start",
+                registry.host
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         registry

@@ -2,7 +2,7 @@
 
 use crate::build::BuildOutcome;
 use crate::registry::{Descriptor, Digest, HostOptions, Repository};
-use crate::sign::key::{KeyKind, KeyReference};
+use crate::sign::key::KeyReference;
 use crate::sign::{
     CosignLine, Format, Formats, RegistryAccess, SignReport, Signer, VerifyLines, verify_lines,
 };
@@ -22,7 +22,7 @@ pub(super) fn digests(outcome: &BuildOutcome, quiet: bool) -> Vec<String> {
 /// What is needed to say how others verify.
 pub(super) struct Verification {
     image: Digest,
-    keys: Vec<(String, KeyKind)>,
+    keys: Vec<String>,
     formats: Formats,
     hosts: Vec<HostOptions>,
 }
@@ -35,8 +35,8 @@ impl Verification {
         formats: Formats,
         hosts: &[HostOptions],
     ) -> Self {
-        let keys =
-            signers.iter().filter_map(|signer| Some((signer.name().to_owned(), signer.public_key()?.kind())));
+        let keyed = signers.iter().filter(|signer| signer.public_key().is_some());
+        let keys = keyed.map(|signer| signer.name().to_owned());
         Self { image: image.digest, keys: keys.collect(), formats, hosts: hosts.to_vec() }
     }
 
@@ -48,7 +48,7 @@ impl Verification {
             insecure: host.is_some_and(|host| host.insecure_skip_verify || !host.ca_pem.is_empty()),
         };
         let mut lines = Vec::new();
-        for (name, kind) in &self.keys {
+        for name in &self.keys {
             let key =
                 name.parse::<KeyReference>().map_or_else(|_| name.clone(), |key| key.public_reference());
             let of = VerifyLines {
@@ -56,15 +56,11 @@ impl Verification {
                 image: &self.image,
                 storage: None,
                 key: &key,
-                kind: *kind,
                 formats: self.formats,
                 access,
             };
             for CosignLine { cosign, line } in verify_lines(&of) {
-                lines.push(match line {
-                    Ok(line) => format!("verify with {cosign}: {line}"),
-                    Err(why) => format!("verify with {cosign}: not possible: {why}"),
-                });
+                lines.push(format!("verify with {cosign}: {line}"));
             }
         }
         lines

@@ -1,8 +1,7 @@
 //! Which `cosign verify` accepts a signature of ours, line by line; pinned against real cosign by
 //! `integration/interop.rs`.
 
-use super::Formats;
-use super::key::KeyKind;
+use super::{Format, Formats};
 use crate::registry::{Digest, Repository};
 
 /// How cosign reaches a registry, where it isn't over HTTPS with a known certificate.
@@ -25,73 +24,49 @@ pub struct VerifyLines<'a> {
     pub storage: Option<&'a Repository>,
     /// What the verifier passes to `--key`; see [`KeyReference::public_reference`](super::key::KeyReference).
     pub key: &'a str,
-    /// The kind of the key.
-    pub kind: KeyKind,
     /// The formats that were written.
     pub formats: Formats,
     /// How to reach the registry.
     pub access: RegistryAccess,
 }
 
-/// What one generation of cosign makes of a signature.
+/// A command that accepts the signature, for one generation of cosign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CosignLine {
     /// The generation, such as `cosign 3`.
     pub cosign: &'static str,
-    /// The command that accepts it, for a POSIX shell; or why none does.
-    pub line: Result<String, &'static str>,
+    /// The command, for a POSIX shell.
+    pub line: String,
 }
 
-/// Returns what to run to verify the image, one entry for each generation of cosign.
+/// Returns what to run to verify the image, one line for each generation of cosign.
+///
+/// The kind of the key makes no difference: we sign what `cosign verify --key` assumes when it isn't told
+/// otherwise.
 pub fn verify_lines(of: &VerifyLines<'_>) -> Vec<CosignLine> {
-    [("cosign 3", cosign3(of)), ("cosign 2", cosign2(of))]
-        .map(|(cosign, flags)| CosignLine { cosign, line: flags.map(|flags| line(of, &flags)) })
-        .into()
+    let root = format!("printf %s '{EMPTY_TRUSTED_ROOT}' > trusted-root.json && ");
+    let (before, flags) = match of.formats.has(Format::Bundle) {
+        true => (root.as_str(), " --trusted-root trusted-root.json"),
+        false => ("", ""),
+    };
+    vec![
+        CosignLine { cosign: "cosign 3", line: line(of, "", "") },
+        CosignLine { cosign: "cosign 2", line: line(of, before, flags) },
+    ]
 }
 
 /// cosign 2.6 asks for a trusted root as soon as it sees a bundle, even where nothing is looked up in it.
 const EMPTY_TRUSTED_ROOT: &str =
     r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#;
 
-struct Flags {
-    trusted_root: bool,
-    flags: &'static [&'static str],
-}
-
-fn cosign3(of: &VerifyLines<'_>) -> Result<Flags, &'static str> {
-    let _ = of.kind;
-    Ok(Flags { trusted_root: false, flags: &[] })
-}
-
-fn cosign2(of: &VerifyLines<'_>) -> Result<Flags, &'static str> {
-    match of.formats {
-        Formats::Legacy => Ok(Flags { trusted_root: false, flags: &[] }),
-        Formats::Both => Ok(Flags { trusted_root: true, flags: &[] }),
-        Formats::Bundle => Ok(Flags { trusted_root: true, flags: &["--new-bundle-format"] }),
-    }
-}
-
-fn line(of: &VerifyLines<'_>, flags: &Flags) -> String {
-    let mut words: Vec<String> = Vec::new();
-    if flags.trusted_root {
-        words.push(format!("printf %s '{EMPTY_TRUSTED_ROOT}' > trusted-root.json &&"));
-    }
-    if let Some(storage) = of.storage {
-        words.push(format!("COSIGN_REPOSITORY={storage}"));
-    }
-    words.push(format!("cosign verify --key {} --insecure-ignore-tlog", quoted(of.key)));
-    if flags.trusted_root {
-        words.push("--trusted-root trusted-root.json".to_owned());
-    }
-    words.extend(flags.flags.iter().map(|flag| (*flag).to_owned()));
-    if of.access.plain_http {
-        words.push("--allow-http-registry".to_owned());
-    }
-    if of.access.insecure {
-        words.push("--allow-insecure-registry".to_owned());
-    }
-    words.push(format!("{}@{}", of.repository, of.image));
-    words.join(" ")
+fn line(of: &VerifyLines<'_>, before: &str, flags: &str) -> String {
+    let storage = of.storage.map(|storage| format!("COSIGN_REPOSITORY={storage} ")).unwrap_or_default();
+    let http = if of.access.plain_http { " --allow-http-registry" } else { "" };
+    let insecure = if of.access.insecure { " --allow-insecure-registry" } else { "" };
+    let (key, repository, image) = (quoted(of.key), of.repository, of.image);
+    format!(
+        "{before}{storage}cosign verify --key {key} --insecure-ignore-tlog{flags}{http}{insecure} {repository}@{image}"
+    )
 }
 
 /// Quotes a word for a POSIX shell where it needs it.
@@ -100,5 +75,63 @@ fn quoted(word: &str) -> String {
     match !word.is_empty() && word.chars().all(plain) {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(change: impl FnOnce(&mut VerifyLines<'_>)) -> Vec<String> {
+        let (repository, image) = ("app".parse().unwrap(), Digest::of(b""));
+        let access = RegistryAccess::default();
+        let key = "cosign.pub";
+        let mut of = VerifyLines {
+            repository: &repository,
+            image: &image,
+            storage: None,
+            key,
+            formats: Formats::Both,
+            access,
+        };
+        change(&mut of);
+        let short = |line: CosignLine| line.line.replace(&image.to_string(), "DIGEST");
+        verify_lines(&of).into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn each_generation_has_its_line() {
+        let plain = "cosign verify --key cosign.pub --insecure-ignore-tlog docker.io/library/app@DIGEST";
+        assert_eq!(lines(|of| of.formats = Formats::Legacy), [plain, plain]);
+        let [three, two] = &lines(|_| ())[..] else { panic!("two generations") };
+        assert_eq!(three, plain);
+        assert_eq!(
+            *two,
+            format!("printf %s '{EMPTY_TRUSTED_ROOT}' > trusted-root.json && {plain}")
+                .replace("tlog ", "tlog --trusted-root trusted-root.json ")
+        );
+        assert_eq!(lines(|of| of.formats = Formats::Bundle), lines(|_| ()));
+    }
+
+    #[test]
+    fn what_is_special_shows() {
+        let access = RegistryAccess { plain_http: true, insecure: true };
+        let line = &lines(|of| (of.key, of.access) = ("it's.pub", access))[0];
+        let expected =
+            r"--key 'it'\''s.pub' --insecure-ignore-tlog --allow-http-registry --allow-insecure-registry ";
+        assert!(line.contains(expected), "{line}");
+        let storage = "ghcr.io/team/signatures".parse().unwrap();
+        let (repository, image) = ("app".parse().unwrap(), Digest::of(b""));
+        let of = VerifyLines {
+            repository: &repository,
+            image: &image,
+            storage: Some(&storage),
+            key: "cosign.pub",
+            formats: Formats::Both,
+            access: RegistryAccess::default(),
+        };
+        for CosignLine { line, .. } in verify_lines(&of) {
+            assert!(line.contains("COSIGN_REPOSITORY=ghcr.io/team/signatures cosign verify"), "{line}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The seams: who signs, what a signature comes with, who verifies.
 
-use super::key::{Hash, PrivateKey, PublicKey};
+use super::key::{Hash, KeyKind, PrivateKey, PublicKey};
 use async_trait::async_trait;
 use std::error::Error;
 use std::sync::Arc;
@@ -74,6 +74,10 @@ impl Verifier for PublicKey {
                 Err("it was made with a certificate, not with a key".to_owned())
             }
             (_, Some(Hash::Sha256 | Hash::OfCurve)) => Ok(()),
+            // cosign signs Ed25519 pre-hashed, which neither our provider nor `cosign verify` can check.
+            (_, None) if self.kind() == KeyKind::Ed25519 => {
+                Err("it is not a (pure) Ed25519 signature of this key over this content".to_owned())
+            }
             (_, None) => Err("it is not a signature of this key over this content".to_owned()),
         }
     }

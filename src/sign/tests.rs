@@ -138,7 +138,7 @@ fn signer(name: &str) -> Box<dyn Signer> {
     let KeyFile::Plain(key) = KeyFile::parse(&std::fs::read(path).unwrap()).unwrap() else {
         panic!("a plain key")
     };
-    Box::new(KeySigner::new(format!("key {name}"), key))
+    Box::new(KeySigner::new(name, key))
 }
 
 fn request() -> SignRequest {

@@ -34,7 +34,7 @@ pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Descriptor) -> Resul
 
     let mut published = Vec::new();
     for signer in run.signers {
-        let reusable = stored.iter().find(|stored| is_by(stored, signer.as_ref(), &statement));
+        let reusable = stored.iter().find(|stored| is_by(stored, signer.as_ref(), run, &image.digest));
         published.push(match reusable {
             Some(Stored { entry, bundle, .. }) => {
                 let placed = Placed { location: entry.digest, reused: true };
@@ -81,13 +81,20 @@ pub(in crate::sign) async fn verify(
     futures_util::future::try_join_all(checks).await.map(|_| ())
 }
 
-/// Whether this bundle says what we are about to say, signed by the same key.
-fn is_by(stored: &Stored, signer: &dyn Signer, statement: &[u8]) -> bool {
+/// Whether this bundle says what we are about to say, signed by the same key. Statements are compared by their
+/// meaning: cosign's builds differ in the spaces that they write.
+fn is_by(stored: &Stored, signer: &dyn Signer, run: &Run<'_>, image: &Digest) -> bool {
     let (Some(key), Ok(opened)) = (signer.public_key(), bundle::open(&stored.blob)) else { return false };
-    Digest::of(&stored.blob) == stored.bundle
-        && opened.statement == statement
+    let is_sound = Digest::of(&stored.blob) == stored.bundle
         && matches!(opened.evidence.material, Material::PublicKey { .. })
-        && key.verify(&bundle::message(&opened.statement), &opened.evidence.signature) == Some(Hash::Sha256)
+        && key.verify(&bundle::message(&opened.statement), &opened.evidence.signature) == Some(Hash::Sha256);
+    let says_the_same = || {
+        bundle::Statement::parse(&opened.statement).is_ok_and(|statement| {
+            statement.predicate_type == bundle::SIGNED
+                && statement.about(image).is_some_and(|annotations| annotations == *run.annotations())
+        })
+    };
+    is_sound && says_the_same()
 }
 
 async fn push(
