@@ -2,6 +2,9 @@
 
 #![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
 
+#[path = "support/buildkitd.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod buildkitd;
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/seen.rs"]
@@ -11,6 +14,8 @@ mod tool;
 
 #[path = "main_job/builders.rs"]
 mod builders;
+#[path = "main_job/direct.rs"]
+mod direct;
 #[path = "main_job/misuse.rs"]
 mod misuse;
 #[path = "main_job/options.rs"]

@@ -28,6 +28,11 @@ pub(crate) fn peer(name: &str) -> PathBuf {
 impl Buildkitd {
     /// Starts one and waits until its socket is there.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more arguments, such as a second address.
+    pub(crate) fn start_with(more: &[String]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = fs::File::create(folder.path().join("log")).expect("a log");
         let (daemon, runc) = (peer("buildkitd"), peer("runc"));
@@ -40,6 +45,7 @@ impl Buildkitd {
             .arg("--root")
             .arg(folder.path().join("root"))
             .arg(format!("--addr=unix://{}", folder.path().join("b.sock").display()))
+            .args(more)
             // It looks for runc there too, whatever it is told.
             .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", peers.display()))
             .stdin(Stdio::null())
