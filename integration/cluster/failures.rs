@@ -54,10 +54,12 @@ async fn a_volume_that_cannot_be_mounted() {
 async fn a_pod_that_no_node_takes() {
     let bench = Bench::new("nowhere").await;
     let spec = bench.spec();
-    builder::ensure(&bench.connection, &spec, "", &bench.events).await.unwrap();
+    let there = builder::ensure(&bench.connection, &spec, "", &bench.events).await.unwrap();
     let patch = r#"{"spec":{"template":{"spec":{"nodeSelector":{"no":"node"}}}}}"#;
     bench.namespace.kubectl(&["patch", "deployment", "buildkit", "-p", patch]);
-    bench.namespace.kubectl(&["wait", "pod", "--all", "--for=condition=PodScheduled=false", "--timeout=60s"]);
+    // The old pod takes builds until it is told to end.
+    let old = format!("pod/{}", there.pod.name);
+    bench.namespace.kubectl(&["wait", "--for=delete", &old, "--timeout=90s"]);
     let (text, _) = gives_up(&bench, &spec, "Unschedulable", TEN_AND_SOME).await;
     assert!(text.contains("nodes are available"), "{text}");
 }

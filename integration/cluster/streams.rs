@@ -112,14 +112,15 @@ async fn streams_are_as_fast_as_kubectls() {
                 .unwrap();
             kubectl.stdin(zeros.stdout.take().unwrap());
             assert!(kubectl.status().unwrap().success());
-            zeros.wait().unwrap();
+            // The command holds the reading end; without it `head` ends whatever came of kubectl.
+            drop(kubectl);
+            assert!(zeros.wait().unwrap().success(), "kubectl took all of it");
         } else {
             assert!(kubectl.stdin(Stdio::null()).status().unwrap().success());
         }
         began.elapsed()
     };
-    let (peer_in, peer_out) =
-        (peer(&["sh", "-c", "cat > /dev/null"], true), peer(&["sh", "-c", &count], false));
+    let (peer_in, peer_out) = (peer(&["wc", "-c"], true), peer(&["sh", "-c", &count], false));
 
     let block = vec![0; 64 * 1024];
     let mut buffer = vec![0; 64 * 1024];
@@ -128,12 +129,14 @@ async fn streams_are_as_fast_as_kubectls() {
     };
 
     let began = Instant::now();
-    let mut stream = dial("cat > /dev/null").await;
+    let mut stream = dial("wc -c").await;
     for _ in 0..SIZE / block.len() {
         stream.write_all(&block).await.unwrap();
     }
     stream.shutdown().await.unwrap();
-    assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
+    let mut counted = String::new();
+    stream.read_to_string(&mut counted).await.unwrap();
+    assert_eq!(counted.trim(), SIZE.to_string());
     let ours_in = began.elapsed();
 
     let began = Instant::now();
@@ -149,7 +152,7 @@ async fn streams_are_as_fast_as_kubectls() {
     assert_eq!(total, SIZE);
 
     let began = Instant::now();
-    let (mut reader, mut writer) = tokio::io::split(dial("cat").await);
+    let (mut reader, mut writer) = tokio::io::split(dial("dd bs=65536").await);
     let write = async {
         for _ in 0..SIZE / block.len() {
             writer.write_all(&block).await.unwrap();

@@ -132,14 +132,15 @@ pub(super) async fn ready(
         let wake = look_again.map_or(deadline, |at| at.min(deadline));
         tokio::select! {
             biased;
-            change = pods.next() => standing.apply_pods(change?),
+            change = pods.next() => standing.apply_pods(change?).iter().for_each(|line| step.line(line)),
             change = deployments.next(), if sees_deployments => match change {
                 Ok(change) => standing.apply_deployments(change),
                 Err(error) if error.is_forbidden() => sees_deployments = false,
                 Err(error) => return Err(error.into()),
             },
-            change = events.next(), if sees_events => match change {
-                Ok(Change::Reset(known)) => standing.known_events(known),
+            // After the pods, so that it is known which of the events from before are about them.
+            change = events.next(), if sees_events && standing.knows_pods() => match change {
+                Ok(Change::Reset(known)) => standing.known_events(known).iter().for_each(|line| step.line(line)),
                 Ok(Change::Applied(event)) => {
                     if let Some(line) = standing.apply_event(&event) {
                         step.line(line);

@@ -90,6 +90,8 @@ pub(in super::super) struct Standing {
     create_failure: Option<String>,
     /// Events told before: object and count.
     told: BTreeSet<(String, i32)>,
+    /// Events of pods that were not seen yet, if they ever are: a new pod's, or those of one long gone.
+    unclaimed: Vec<Event>,
     /// By pod: the event that stands until a later one shows progress.
     mounts: BTreeMap<String, (String, String)>,
     pulls: BTreeMap<String, String>,
@@ -111,6 +113,7 @@ impl Standing {
             removed: false,
             create_failure: None,
             told: BTreeSet::new(),
+            unclaimed: Vec::new(),
             mounts: BTreeMap::new(),
             pulls: BTreeMap::new(),
             last_event: BTreeMap::new(),
@@ -124,7 +127,8 @@ impl Standing {
         self.pods.values()
     }
 
-    pub(in super::super) fn apply_pods(&mut self, change: Change<Pod>) {
+    /// Takes in pods; returns the lines of events that came before the pods that they are about.
+    pub(in super::super) fn apply_pods(&mut self, change: Change<Pod>) -> Vec<String> {
         match change {
             Change::Reset(pods) => {
                 self.pods = pods.into_iter().map(|pod| (uid(&pod), pod)).collect();
@@ -140,6 +144,12 @@ impl Standing {
         if self.live().next().is_some() {
             self.create_failure = None;
         }
+        let known =
+            |event: &Event| event.involved_object.uid.as_ref().is_some_and(|uid| self.pods.contains_key(uid));
+        let (claimed, unclaimed) = std::mem::take(&mut self.unclaimed).into_iter().partition(known);
+        self.unclaimed = unclaimed;
+        let claimed: Vec<Event> = claimed;
+        claimed.iter().filter_map(|event| self.apply_event(event)).collect()
     }
 
     pub(in super::super) fn apply_deployments(&mut self, change: Change<Deployment>) {
@@ -166,14 +176,33 @@ impl Standing {
         }
     }
 
-    /// Takes in events from before: they are not told again, but those of pods that are still there count.
-    pub(in super::super) fn known_events(&mut self, events: Vec<Event>) {
+    /// Whether the pods that there are have been seen.
+    pub(in super::super) fn knows_pods(&self) -> bool {
+        self.pods_known
+    }
+
+    /// Takes in events from before: only those of pods that are there count and are returned as lines. Others may
+    /// be about an earlier builder of the name.
+    pub(in super::super) fn known_events(&mut self, mut events: Vec<Event>) -> Vec<String> {
+        // A list comes in the order of names.
+        events.sort_by_key(|event| {
+            let last = event.last_timestamp.as_ref().map(|time| time.0);
+            last.or_else(|| event.event_time.as_ref().map(|time| time.0))
+        });
+        let mut lines = Vec::new();
         for event in events {
-            if event.involved_object.kind.as_deref() == Some("Pod") {
-                self.weigh(&event);
+            let pod = event.involved_object.uid.as_ref().is_some_and(|uid| self.pods.contains_key(uid));
+            if pod {
+                lines.extend(self.apply_event(&event));
+            } else if event.involved_object.kind.as_deref() == Some("Pod") {
+                if self.concerns(&event) {
+                    self.unclaimed.push(event);
+                }
+            } else {
+                self.told.insert(identity(&event));
             }
-            self.told.insert(identity(&event));
         }
+        lines
     }
 
     /// Takes in a new event; returns the line to show, if it is about this builder and new.

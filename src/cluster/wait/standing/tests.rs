@@ -174,12 +174,18 @@ fn events_of_others_do_not_count() {
 }
 
 #[test]
-fn events_from_before_are_not_told_but_count_for_pods_that_are_there() {
+fn events_from_before_count_for_pods_that_are_there() {
     let (mut standing, now) = standing(waiting("ContainerCreating", ""));
     let old = pod_event("p1", "FailedMount", "no such volume");
     let refusal = event("ReplicaSet", "buildkit-7d4b9c", "rs", "FailedCreate", "exceeded quota");
-    standing.known_events(vec![old.clone(), refusal]);
-    assert_eq!(standing.apply_event(&old), None);
+    let gone = pod_event("p0", "FailedMount", "another pod's");
+    let lines = standing.known_events(vec![old.clone(), refusal, gone]);
+    assert_eq!(lines, ["pod buildkit-7d4b9c-p1: FailedMount: no such volume"]);
+    assert_eq!(standing.apply_event(&old), None, "once is enough");
+    standing.known_events(vec![pod_event("p2", "Scheduled", "to node-1")]);
+    let lines = standing.apply_pods(Change::Applied(pod("p2", waiting("ContainerCreating", ""))));
+    assert_eq!(lines, ["pod buildkit-7d4b9c-p2: Scheduled: to node-1"]);
+    standing.apply_pods(Change::Deleted(pod("p2", waiting("ContainerCreating", ""))));
     stands_ten_seconds(standing, now, "FailedMount");
 }
 
