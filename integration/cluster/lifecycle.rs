@@ -178,7 +178,7 @@ async fn config_maps_are_made_kept_used_and_replaced() {
         let created = builder::create(&bench.connection, &spec, &bench.events).await.unwrap();
         match (there, given) {
             (false, false) => {
-                assert!(content().contains("Default buildkitd configuration."), "{}", content())
+                assert!(content().contains("Default buildkitd configuration."), "{}", content());
             }
             (true, false) => assert_eq!(content(), "# mine"),
             (_, true) => {
@@ -233,5 +233,5 @@ async fn finding_a_builder_that_is_there_is_quick() {
     builder::ensure(&bench.connection, &spec, "", &bench.events).await.unwrap();
     let began = Instant::now();
     builder::ensure(&bench.connection, &spec, "", &bench.events).await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }

@@ -93,7 +93,7 @@ async fn the_daemon_greets_through_dial_stdio() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a cluster"]
 async fn streams_are_as_fast_as_kubectls() {
-    const SIZE: usize = 256 * MEGABYTE;
+    const SIZE: usize = 96 * MEGABYTE;
     let bench = Bench::new("speed").await;
     let builder = builder::ensure(&bench.connection, &bench.spec(), "", &bench.events).await.unwrap();
     let count = format!("head -c {SIZE} /dev/zero");

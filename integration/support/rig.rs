@@ -3,6 +3,8 @@
 //! A test that needs it fails when it is not there; it never skips. The test binary itself runs under
 //! `CLUSTER_RUN` (`make test` does that), so that code under test reaches what pods reach.
 
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -10,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The settings of the running cluster.
 #[derive(Clone, Debug)]
-pub struct Rig {
+pub(crate) struct Rig {
     settings: BTreeMap<String, String>,
 }
 
@@ -19,7 +21,7 @@ impl Rig {
     ///
     /// # Panics
     /// When the file is not there: a test against the cluster must not pass without one.
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster/env");
         assert!(path.exists(), "no cluster: {} is not there; start one with `make cluster`", path.display());
         // The file is written for shells, so a shell reads it: quoting is its business.
@@ -44,17 +46,17 @@ impl Rig {
     ///
     /// # Panics
     /// When it is not set.
-    pub fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         self.settings.get(name).unwrap_or_else(|| panic!("target/cluster/env does not set {name}"))
     }
 
     /// Returns one setting, if set and not empty.
-    pub fn maybe(&self, name: &str) -> Option<&str> {
+    pub(crate) fn maybe(&self, name: &str) -> Option<&str> {
         self.settings.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Returns the kubeconfig of the cluster's administrator.
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         PathBuf::from(self.get("KUBECONFIG"))
     }
 
@@ -62,14 +64,14 @@ impl Rig {
     ///
     /// # Panics
     /// When it is not there.
-    pub fn peer(&self, name: &str) -> PathBuf {
+    pub(crate) fn peer(&self, name: &str) -> PathBuf {
         let path = Path::new(self.get("PEERS")).join(name);
         assert!(path.exists(), "the peer {} is not there; run `make cluster`", path.display());
         path
     }
 
     /// Returns a command that runs where the cluster is reachable, with `KUBECONFIG` set.
-    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut prefix = self.maybe("CLUSTER_RUN").unwrap_or_default().split_whitespace();
         let mut command = match prefix.next() {
             Some(first) => {
@@ -84,7 +86,7 @@ impl Rig {
     }
 
     /// Runs kubectl and returns its output, whatever the outcome.
-    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
         self.command(self.peer("kubectl")).args(arguments).output().expect("kubectl runs")
     }
 
@@ -92,7 +94,7 @@ impl Rig {
     ///
     /// # Panics
     /// When kubectl fails.
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.try_kubectl(arguments);
         assert!(output.status.success(), "kubectl {arguments:?}: {}", text(&output.stderr));
         text(&output.stdout)
@@ -102,7 +104,7 @@ impl Rig {
     ///
     /// # Panics
     /// When kubectl refuses it.
-    pub fn apply(&self, manifest: &str) {
+    pub(crate) fn apply(&self, manifest: &str) {
         use std::io::Write as _;
         let mut child = self
             .command(self.peer("kubectl"))
@@ -121,7 +123,7 @@ impl Rig {
     ///
     /// # Panics
     /// When the cluster refuses.
-    pub fn namespace(&self, purpose: &str) -> Namespace {
+    pub(crate) fn namespace(&self, purpose: &str) -> Namespace {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("t-{purpose}-{}-{count}", std::process::id());
@@ -132,14 +134,14 @@ impl Rig {
 
 /// A namespace that lives as long as the value.
 #[derive(Debug)]
-pub struct Namespace {
+pub(crate) struct Namespace {
     rig: Rig,
     name: String,
 }
 
 impl Namespace {
     /// Returns its name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
@@ -147,7 +149,7 @@ impl Namespace {
     ///
     /// # Panics
     /// When kubectl fails.
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         self.rig.kubectl(&[&["-n", self.name.as_str()], arguments].concat())
     }
 }
@@ -161,6 +163,6 @@ impl Drop for Namespace {
 }
 
 /// Returns bytes as text, for messages.
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
