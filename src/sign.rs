@@ -198,11 +198,11 @@ async fn sign_subject(run: &Run<'_>, subject: &Subject) -> Result<SignedSubject,
     let what = format!("sha256:{} ({}) in {}", &image.hex()[..12], subject.role, run.repository());
     let id = format!("{}@{image}", run.repository());
     let names: Vec<&str> = run.signers.iter().map(|signer| signer.name()).collect();
-    let described = |signer: &Box<dyn Signer>| match signer.public_key() {
+    let described = run.signers.iter().map(|signer| match signer.public_key() {
         Some(_) => format!("key {}", signer.name()),
         None => signer.name().to_owned(),
-    };
-    let with = run.signers.iter().map(described).collect::<Vec<_>>().join(" and ");
+    });
+    let with = described.collect::<Vec<_>>().join(" and ");
 
     let step = run.events.step(&format!("sign {id}"), format!("signing {what} with {with}"));
     let legacy = async {
