@@ -1,0 +1,390 @@
+"""Measures kubectl-build beside its peers; run by bench.sh inside the cluster's network.
+
+Every round runs all tools of a case one after the other, in an order that changes with the round, so that whatever
+else the machine does hits all of them. A time is the wall clock of the whole process; CPU is user + system of all its
+processes (buildctl's `kubectl exec` too); memory is the peak resident set of the largest of them. The daemon's own
+work is in the wall clock only, and is the same daemon for ours and buildctl. Medians of the rounds.
+"""
+
+import ctypes
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ENV = os.environ
+PEERS = Path(ENV["PEERS"])
+REGISTRY = ENV["REGISTRY"]
+OURS, BUILDCTL, BUILDX, COSIGN2, COSIGN3 = "kubectl build", "buildctl", "buildx", "cosign 2", "cosign 3"
+NAMESPACE = f"bench-{os.getpid()}"
+LIMIT = 600  # seconds for one run
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Run:
+    """One finished process: wall and CPU in seconds, memory in bytes, and what it said."""
+
+    def __init__(self, wall, cpu, memory, output):
+        self.wall, self.cpu, self.memory, self.output = wall, cpu, memory, output
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(command, memory=True):
+    """Runs a command to its end. GNU time asks for the memory: it is small, while a child of Python would inherit
+    Python's own peak. Without memory the command is started directly, for the sake of milliseconds."""
+    peak = Path(ENV["BENCH_WORK"], "peak")
+    full = ["/usr/bin/time", "-q", "-f", "%M", "-o", str(peak), *command] if memory else command
+    with tempfile.TemporaryFile() as out:
+        start = time.perf_counter()
+        child = subprocess.Popen(full, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=ENV)
+        _, status, usage = wait(child.pid, start + LIMIT)
+        wall = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        cpu = usage.ru_utime + usage.ru_stime
+        # What a tool leaves behind for a moment (buildctl its kubectl) comes to us, and counts.
+        while True:
+            try:
+                _, _, late = wait(-1, time.perf_counter() + 10)
+            except ChildProcessError:
+                break
+            cpu += late.ru_utime + late.ru_stime
+        out.seek(0)
+        output = out.read().decode(errors="replace")
+    if child.returncode != 0:
+        raise SystemExit(f"bench: {' '.join(map(str, command))}: exit code {child.returncode}\n{output[-3000:]}")
+    return Run(wall, cpu, int(peak.read_text().split()[-1]) * 1024 if memory else 0, output)
+
+
+def wait(pid, end):
+    """wait4 with an end, for one child or for whichever ends next."""
+    if pid > 0:
+        # A blocking wait is exact; the alarm ends it.
+        def expired(_signal, _frame):
+            os.kill(pid, signal.SIGKILL)
+            raise SystemExit(f"bench: a command did not end within {LIMIT} s")
+
+        signal.signal(signal.SIGALRM, expired)
+        signal.alarm(max(1, int(end - time.perf_counter())))
+        try:
+            return os.wait4(pid, 0)
+        finally:
+            signal.alarm(0)
+    while True:
+        result = os.wait4(pid, os.WNOHANG)
+        if result[0]:
+            return result
+        if time.perf_counter() > end:
+            raise SystemExit("bench: a tool left a process behind that does not end")
+        time.sleep(0.005)
+
+
+def kubectl(*arguments, stdin=None):
+    command = [str(PEERS / "kubectl"), "-n", NAMESPACE, *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise SystemExit(f"bench: {' '.join(command)}: {done.stderr}")
+    return done.stdout
+
+
+class Bench:
+    """The tools, each with a builder of its own kind, and a folder that is removed in the end."""
+
+    def __init__(self, work):
+        self.work = work
+        self.bin = work / "bin"
+        self.bin.mkdir()
+        for name in ("kubectl", "buildctl"):
+            (self.bin / name).symlink_to(PEERS / name)
+        (self.bin / "kubectl-build").symlink_to(ENV["KUBECTL_BUILD_BIN"])
+        ENV["PATH"] = f"{self.bin}:{ENV['PATH']}"
+        ENV["HOME"] = str(work)
+        ENV["BUILDX_CONFIG"] = str(work / "buildx")
+        ENV["DOCKER_CONFIG"] = str(work / "docker")
+        ENV["BENCH_WORK"] = str(work)
+        ENV["KUBECTL_BUILD_BUILDER_IMAGE"] = ENV["BUILDKIT_IMAGE"]
+        ENV["COSIGN_PASSWORD"] = "bench"
+        self.results = {}
+
+    # Commands.
+
+    def ours(self, context, *flags):
+        return ["kubectl-build", "-n", NAMESPACE, "--progress", "plain", *flags, str(context)]
+
+    def buildctl(self, context):
+        address = f"kube-pod://{self.pod_of(BUILDCTL).removeprefix('pod/')}?namespace={NAMESPACE}"
+        local = [f"--local={name}={context}" for name in ("context", "dockerfile")]
+        return ["buildctl", "--addr", address, "build", "--progress=plain", "--frontend=dockerfile.v0", *local]
+
+    def buildx(self, context):
+        return [str(PEERS / "buildx"), "build", "--builder", NAMESPACE, "--progress=plain", str(context)]
+
+    def create_buildx(self):
+        options = f"image={ENV['BUILDKIT_IMAGE']},namespace={NAMESPACE}"
+        create = ["create", "--name", NAMESPACE, "--driver", "kubernetes", "--driver-opt", options]
+        measure([str(PEERS / "buildx"), *create])
+
+    def builders(self, context):
+        return [(OURS, self.ours(context)), (BUILDCTL, self.buildctl(context)), (BUILDX, self.buildx(context))]
+
+    # Bookkeeping.
+
+    def add(self, case, tool, run):
+        self.results.setdefault(case, {}).setdefault(tool, []).append(run)
+        say(f"  {case}: {tool}: {run.wall:.3f} s, CPU {run.cpu:.3f} s, {run.memory / 1e6:.0f} MB")
+
+    def pod_of(self, tool):
+        names = kubectl("get", "pods", "-o", "name").split()
+        mine = [name for name in names if name.startswith("pod/buildkit-") != (tool == BUILDX)]
+        return mine[0]
+
+    def prune(self, tool):
+        """Empties the daemon's cache, earlier copies of contexts included."""
+        kubectl("exec", self.pod_of(tool), "--", "buildctl", "prune", "--all")
+
+    # Cases.
+
+    def warm(self):
+        """Both builders exist and have seen the small context."""
+        for _tool, command in [(OURS, self.ours(self.small)), (BUILDX, self.buildx(self.small))]:
+            measure(command)
+
+    def noop(self, rounds):
+        """Nothing changed in a context of four files."""
+        for _tool, command in self.builders(self.small):
+            measure(command)
+        for number in range(rounds):
+            for tool, command in rotated(self.builders(self.small), number):
+                self.add("no-op, 4 files", tool, measure(command))
+
+    def tree(self, name, rounds, make):
+        """First and second build of a large context; `first` begins with an empty daemon and a new directory."""
+        context = self.work / name
+        make(context)
+        size = sum(entry.stat().st_size for entry in context.rglob("*") if entry.is_file())
+        say(f"{name}: {size / 1e6:.0f} MB")
+        for number in range(rounds):
+            for tool in rotated([OURS, BUILDCTL, BUILDX], number):
+                # Daemons know an earlier copy of a context by its directory's name.
+                moved = self.work / f"{name}-{number}-{tool.replace(' ', '-')}"
+                context.rename(moved)
+                context = moved
+                self.prune(tool)
+                command = dict(self.builders(context))[tool]
+                first = measure(command)
+                if transferred(first) < 0.9 * size:
+                    raise SystemExit(f"bench: {tool} did not send the whole context:\n{first.output}")
+                self.add(f"{name}, first", tool, first)
+                for _ in range(2):
+                    again = measure(command)
+                    if transferred(again) > 0.1 * size + 8e6:
+                        raise SystemExit(f"bench: {tool} sent the context again:\n{again.output}")
+                    self.add(f"{name}, no-op", tool, again)
+        shutil.rmtree(context)
+
+    def cold(self, rounds):
+        """First build with no builder there; beside it the time that the same pod takes to be Ready by itself."""
+        for number in range(rounds):
+            for step in rotated([self.cold_ours, self.cold_buildx], number):
+                step()
+
+    def cold_ours(self):
+        deployment = json.loads(kubectl("get", "deployment", "buildkit", "-o", "json"))
+        deployment = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "buildkit", "labels": deployment["metadata"].get("labels", {})},
+            "spec": deployment["spec"],
+        }
+        # Its ConfigMap and the rest stay.
+        self.delete_deployment()
+        start = time.perf_counter()
+        kubectl("create", "-f", "-", stdin=json.dumps(deployment))
+        kubectl("wait", "--for=condition=Available", "deployment/buildkit", "--timeout=100s")
+        self.add("no builder", "its pod alone", Run(time.perf_counter() - start, 0, 0, ""))
+        self.delete_deployment()
+        measure(["kubectl-build", "rm", "-n", NAMESPACE])
+        self.add("no builder", OURS, measure(self.ours(self.small)))
+
+    def delete_deployment(self):
+        kubectl("delete", "deployment", "buildkit", "--cascade=foreground")
+        self.gone("buildkit-")
+
+    def cold_buildx(self):
+        measure([str(PEERS / "buildx"), "rm", NAMESPACE])
+        self.gone(NAMESPACE)
+        self.create_buildx()
+        self.add("no builder", BUILDX, measure(self.buildx(self.small)))
+
+    def gone(self, prefix):
+        end = time.perf_counter() + 60
+        while any(name.startswith(f"pod/{prefix}") for name in kubectl("get", "pods", "-o", "name").split()):
+            if time.perf_counter() > end:
+                raise SystemExit(f"bench: pods of {prefix} do not go away")
+            time.sleep(0.2)
+
+    def sign(self, rounds):
+        """What signing adds to a push of ours, beside `cosign sign` of the image that was pushed without. Each round
+        has images of its own, since a second signature by the same key costs less."""
+        prefix = str(self.work / "cosign")
+        measure([str(PEERS / "cosign"), "generate-key-pair", "--output-key-prefix", prefix])
+        key = f"{prefix}.key"
+        config = str(self.work / "signing-config.json")
+        none = [f"--no-default-{service}" for service in ("fulcio", "rekor", "tsa", "oidc")]
+        measure([str(PEERS / "cosign"), "signing-config", "create", "--out", config, *none])
+        trusted = self.work / "trusted-root.json"
+        trusted.write_text('{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}')
+        bundle = ["--signing-config", config, "--trusted-root", str(trusted)]
+
+        def push(label, *flags):
+            image = f"{REGISTRY}/{NAMESPACE}/{label}"
+            common = ["-t", f"{image}:1", "--push", "--registry-http", REGISTRY, "--label", f"image={label}"]
+            run = measure(self.ours(self.small, *common, *flags))
+            return run, f"{image}@{re.findall(r'@(sha256:[0-9a-f]{64})', run.output)[0]}"
+
+        for number in range(rounds):
+            for step in rotated(["push", "push and sign"], number):
+                flags = ["--sign", "--cosign-key", key] if "sign" in step else []
+                run, _image = push(f"{step.replace(' ', '-')}{number}", *flags)
+                self.add(step, OURS, run)
+            for tool, peer, flags in [(COSIGN3, "cosign", bundle), (COSIGN2, "cosign2", ["--tlog-upload=false"])]:
+                _run, image = push(f"{peer}{number}")
+                command = [str(PEERS / peer), "sign", "--key", key, *flags, "--allow-http-registry", "-y", image]
+                self.add("cosign sign", tool, measure(command))
+
+    def help(self, rounds):
+        commands = [
+            (OURS, ["kubectl-build", "--help"]),
+            (BUILDCTL, ["buildctl", "--help"]),
+            (BUILDX, [str(PEERS / "buildx"), "--help"]),
+            (COSIGN3, [str(PEERS / "cosign"), "--help"]),
+        ]
+        for number in range(rounds):
+            for tool, command in rotated(commands, number):
+                fast = measure(command, memory=False)
+                fast.memory = measure(command).memory
+                self.results.setdefault("--help", {}).setdefault(tool, []).append(fast)
+
+
+def rotated(items, number):
+    number %= len(items)
+    return items[number:] + items[:number]
+
+
+def transferred(run):
+    """The largest size that a progress line of the context's transfer tells, in bytes."""
+    units = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
+    sizes = re.findall(r"transferring context: ([0-9.]+)([kMG]?)B", run.output)
+    return max((float(number) * units[unit] for number, unit in sizes), default=0)
+
+
+def many_files(context):
+    """50,000 files of 5 to 9 KB in 500 directories, as little compressible as an archive of pictures."""
+    bytes_of = random.Random(1)
+    for folder in range(500):
+        path = context / "data" / f"d{folder:03}"
+        path.mkdir(parents=True)
+        for number in range(100):
+            (path / f"f{number:02}").write_bytes(bytes_of.randbytes(bytes_of.randrange(4900, 8860)))
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+
+
+def one_file(context):
+    context.mkdir()
+    bytes_of = random.Random(2)
+    with open(context / "huge", "wb") as file:
+        for _ in range(1024):
+            file.write(bytes_of.randbytes(1 << 20))
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+
+
+def middle(runs, field):
+    return statistics.median(getattr(run, field) for run in runs)
+
+
+def table(results):
+    """One line for each case and tool; ratios are ours over the peer with the shorter wall clock."""
+    print(f"\n{'case':<22}{'tool':<16}{'n':>3}{'wall':>10}{'(min-max)':>16}{'CPU':>9}{'memory':>9}   ours/this: wall  CPU  memory")
+    for case, tools in results.items():
+        for tool, runs in tools.items():
+            wall, cpu, memory = (middle(runs, field) for field in ("wall", "cpu", "memory"))
+            walls = [run.wall for run in runs]
+            line = f"{case:<22}{tool:<16}{len(runs):>3}{wall:>9.3f}s{min(walls):>9.2f}-{max(walls):<6.2f}"
+            line += f"{cpu:>8.3f}s{memory / 1e6:>6.0f} MB" if cpu else ""
+            if OURS in tools and tool != OURS and cpu:
+                own = tools[OURS]
+                pairs = zip(("wall", "cpu", "memory"), (wall, cpu, memory))
+                line += "        " + "".join(f"{middle(own, field) / value:>8.2f}" for field, value in pairs)
+            print(line)
+            case = ""
+    if "no builder" in results:
+        cold = results["no builder"]
+        spent = middle(cold[OURS], "wall") - middle(cold["its pod alone"], "wall")
+        print(f"\nfirst build with no builder: {spent:+.2f} s over the pod's own time to Ready")
+    if "push and sign" in results:
+        pairs = zip(results["push and sign"][OURS], results["push"][OURS])
+        added = statistics.median(signed.wall - plain.wall for signed, plain in pairs)
+        parts = [
+            f"{added / middle(runs, 'wall'):.2f} of `{tool} sign`" for tool, runs in results["cosign sign"].items()
+        ]
+        print(f"\nsigning adds {added:.3f} s to a push (both formats, verified): {', '.join(parts)}")
+
+
+def main():
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    cases = ENV.get("KB_BENCH_CASES", "noop files huge cold sign help").split()
+    fixed = ENV.get("KB_BENCH_ROUNDS")
+
+    def rounds(default):
+        return int(fixed) if fixed else default
+
+    work = Path(tempfile.mkdtemp(prefix="kubectl-build-bench-"))
+    try:
+        bench = Bench(work)
+        bench.small = work / "small"
+        shutil.copytree("integration/fixtures/hello", bench.small)
+        for name in ("one", "two"):
+            (bench.small / name).write_text(f"{name}\n")
+        say(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs; namespace {NAMESPACE}")
+        subprocess.run([PEERS / "kubectl", "create", "namespace", NAMESPACE], check=True, timeout=60)
+        bench.create_buildx()
+        bench.warm()
+        if "noop" in cases:
+            bench.noop(rounds(7))
+        if "sign" in cases:
+            bench.sign(rounds(7))
+        if "help" in cases:
+            bench.help(rounds(20))
+        if "files" in cases:
+            bench.tree("50,000 files", rounds(3), many_files)
+        if "huge" in cases:
+            bench.tree("1 GiB file", rounds(3), one_file)
+        if "cold" in cases:
+            bench.cold(rounds(3))
+        table(bench.results)
+        print("\nbinaries: " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes()))
+        print(f"load average at the end {os.getloadavg()[0]:.1f}")
+    finally:
+        delete = ["delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false"]
+        subprocess.run([PEERS / "kubectl", *delete], check=False, timeout=60)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def sizes():
+    binaries = [(OURS, Path(ENV["KUBECTL_BUILD_BIN"]))]
+    names = {BUILDCTL: "buildctl", BUILDX: "buildx", COSIGN3: "cosign", COSIGN2: "cosign2", "kubectl": "kubectl"}
+    return [(name, path.stat().st_size) for name, path in binaries + [(n, PEERS / f) for n, f in names.items()]]
+
+
+if __name__ == "__main__":
+    main()
