@@ -13,8 +13,10 @@ use tokio::io::ReadBuf;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The most payload in one frame. Larger ones were not measured to be faster, smaller ones were slower.
-pub(super) const FRAME: usize = 32 * 1024;
+/// The most payload in one frame. Measured against a real API server: 8 and 16 KiB go at half to four fifths of the
+/// speed of `kubectl exec`, 32 KiB as fast, 64 and 128 KiB a little faster. Larger ones make what is urgent wait
+/// longer on a slow line.
+pub(super) const FRAME: usize = 64 * 1024;
 /// How much is kept for a slow reader before the pump stops reading: TCP's backpressure does the rest.
 pub(super) const INCOMING: usize = 512 * 1024;
 /// How much of standard error is kept.
