@@ -42,7 +42,7 @@ export KUBECTL_BUILD_BIN
 step "tests against real peers"
 cargo test --locked --no-run --tests --quiet
 # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
-${CLUSTER_RUN:-} cargo test --locked --tests -- --include-ignored --test-threads "${TEST_THREADS:-4}"
+${CLUSTER_RUN:-} cargo test --locked --tests -- --include-ignored "--test-threads=${TEST_THREADS:-3}"
 
 if [ -x hack/cluster/test-kind.sh ]; then
   step "the kind provider, with stand-ins for kind and docker"

@@ -41,17 +41,21 @@ fn main() -> ExitCode {
         ("an_interrupted_password", an_interrupted_password),
         ("a_password_that_nobody_waits_for", a_password_that_nobody_waits_for),
     ];
+    // libtest's options come along with everyone else's; those with a value say it after `=`.
     let filters: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let mut failed = 0;
+    let (mut ran, mut failed) = (0, 0);
     for (name, test) in tests {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
         }
         let passed = std::panic::catch_unwind(test).is_ok();
+        ran += 1;
         failed += usize::from(!passed);
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
     }
-    ExitCode::from(u8::from(failed > 0))
+    println!("test result: {} passed; {failed} failed", ran - failed);
+    // A filter that fits nothing is a mistake: nothing was tested.
+    ExitCode::from(u8::from(failed > 0 || ran == 0))
 }
 
 fn a_build_that_ends() {

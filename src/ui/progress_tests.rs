@@ -109,7 +109,8 @@ async fn an_output_that_takes_nothing_holds_nobody_up() {
         let ended = display.finish().await;
         assert!(!ended.written, "{mode:?} filled the pipe");
         assert_eq!(ended.failed.len(), 1, "{mode:?} folded everything");
-        assert!(began.elapsed() < Duration::from_secs(5), "{mode:?} took {:?}", began.elapsed());
+        // Not a measure of speed: whoever waited for the pipe would wait for good.
+        assert!(began.elapsed() < Duration::from_secs(60), "{mode:?} took {:?}", began.elapsed());
 
         // Whoever looks again sees the end.
         let tail = tokio::task::block_in_place(|| {
