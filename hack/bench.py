@@ -24,6 +24,7 @@ ENV = os.environ
 PEERS = Path(ENV["PEERS"])
 REGISTRY = ENV["REGISTRY"]
 OURS, BUILDCTL, BUILDX, COSIGN2, COSIGN3 = "kubectl build", "buildctl", "buildx", "cosign 2", "cosign 3"
+PEER = "peer"  # the builder that buildctl talks to
 NAMESPACE = f"bench-{os.getpid()}"
 LIMIT = 600  # seconds for one run
 PR_SET_CHILD_SUBREAPER = 36
@@ -144,9 +145,8 @@ class Bench:
         say(f"  {case}: {tool}: {run.wall:.3f} s, CPU {run.cpu:.3f} s, {run.memory / 1e6:.0f} MB")
 
     def pod_of(self, tool):
-        names = kubectl("get", "pods", "-o", "name").split()
-        mine = [name for name in names if name.startswith("pod/buildkit-") != (tool == BUILDX)]
-        return mine[0]
+        prefix = {OURS: "pod/buildkit-", BUILDCTL: f"pod/{PEER}-", BUILDX: f"pod/{NAMESPACE}"}[tool]
+        return next(name for name in kubectl("get", "pods", "-o", "name").split() if name.startswith(prefix))
 
     def prune(self, tool):
         """Empties the daemon's cache, earlier copies of contexts included."""
@@ -155,7 +155,8 @@ class Bench:
     # Cases.
 
     def warm(self):
-        """Both builders exist and have seen the small context."""
+        """All builders exist and have seen the small context."""
+        measure(["kubectl-build", "create", PEER, "-n", NAMESPACE])
         for _tool, command in [(OURS, self.ours(self.small)), (BUILDX, self.buildx(self.small))]:
             measure(command)
 
@@ -174,22 +175,21 @@ class Bench:
         size = sum(entry.stat().st_size for entry in context.rglob("*") if entry.is_file())
         say(f"{name}: {size / 1e6:.0f} MB")
         for number in range(rounds):
-            for tool in rotated([OURS, BUILDCTL, BUILDX], number):
-                # Daemons know an earlier copy of a context by its directory's name.
-                moved = self.work / f"{name}-{number}-{tool.replace(' ', '-')}"
-                context.rename(moved)
-                context = moved
+            # Daemons know an earlier copy of a context by its directory's name.
+            moved = self.work / f"{name}-{number}"
+            context = context.rename(moved)
+            for tool, command in rotated(self.builders(context), number):
                 self.prune(tool)
-                command = dict(self.builders(context))[tool]
                 first = measure(command)
                 if transferred(first) < 0.9 * size:
                     raise SystemExit(f"bench: {tool} did not send the whole context:\n{first.output}")
                 self.add(f"{name}, first", tool, first)
-                for _ in range(2):
-                    again = measure(command)
-                    if transferred(again) > 0.1 * size + 8e6:
-                        raise SystemExit(f"bench: {tool} sent the context again:\n{again.output}")
-                    self.add(f"{name}, no-op", tool, again)
+            for again in range(2):
+                for tool, command in rotated(self.builders(context), number + again):
+                    run = measure(command)
+                    if transferred(run) > 0.1 * size + 8e6:
+                        raise SystemExit(f"bench: {tool} sent the context again:\n{run.output}")
+                    self.add(f"{name}, no-op", tool, run)
         shutil.rmtree(context)
 
     def cold(self, rounds):
@@ -341,6 +341,8 @@ def table(results):
 
 
 def main():
+    # An ended run cleans up, too.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit("bench: terminated"))
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     cases = ENV.get("KB_BENCH_CASES", "noop files huge cold sign help").split()
     fixed = ENV.get("KB_BENCH_ROUNDS")
