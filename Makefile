@@ -27,7 +27,7 @@ unit:
 
 .PHONY: docs
 docs:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps
 
 .PHONY: deny
 deny: ## Licences, advisories and banned crates

@@ -28,7 +28,7 @@ source target/cluster/env
 step "format, lints, documentation, generated code"
 cargo fmt --check -- --config-path hack
 cargo clippy --locked --all-targets -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --quiet
 cargo test --locked --test protos
 
 step "unit tests"

@@ -1,7 +1,7 @@
 //! The session: what a daemon may ask of the client while it builds.
 //!
 //! [`Session::open`] calls `Control.Session` and serves the [`Attachable`]s within that call, over the bytes that
-//! it carries ([`tunnel`], [`serve`]). The daemon is the client of that inner connection. Health is always
+//! it carries (`tunnel`, `serve`). The daemon is the client of that inner connection. Health is always
 //! answered; [`filesync`] sends directories, [`auth`] answers for registries.
 //!
 //! This module never reads the environment, never prints, and knows nothing of clusters or of the build.

@@ -6,7 +6,7 @@
 //!
 //! [`sign_image`] is the facade. A [`Signer`] makes signatures (a key file now; a KMS, a token or a short-lived
 //! certificate are other kinds of it), a [`Store`] keeps them, a [`Verifier`] accepts them.
-//! [`verify_line`] says which `cosign verify` accepts the result.
+//! [`verify_lines`] says which `cosign verify` accepts the result.
 
 pub mod key;
 
