@@ -1,16 +1,20 @@
 //! From a builder's place to a daemon that answers. One connection is one pod, for the whole build.
 
-use crate::buildkit::{Client, ClientError, DialError, Lost, Tls};
+use crate::buildkit::{Client, ClientError, DialError, Tls};
 use crate::cluster::builder::{self, Builder, BuilderSpec, PodRef};
 use crate::cluster::exec::{self, Command, ExecHandle};
-use crate::cluster::watch::{self, Loss, PodWatch};
+use crate::cluster::watch::{self, Loss, LossKind, PodWatch};
 use crate::cluster::{ClusterError, Connection};
 use crate::event::Events;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a daemon whose pod is ready may take to its first answer.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long a daemon whose pod is ready, and whose tunnel has already spoken, may take to its first answer.
+const ANSWER: Duration = Duration::from_secs(12);
+
+/// How far the cluster's word on a pod may lag behind the end of its stream: the kubelet looks at containers once
+/// a second, and a terminating pod is given 4 s to end the build.
+const WORD: Duration = Duration::from_secs(5);
 
 /// Where the builder is.
 #[derive(Clone, Debug)]
@@ -53,6 +57,15 @@ pub enum ReachError {
     /// No tunnel into the pod.
     #[error(transparent)]
     Exec(#[from] exec::DialError),
+    /// The pod, or the node that it is on, does not answer or is gone.
+    #[error("{loss}")]
+    Pod {
+        /// What is known of it.
+        loss: Box<Loss>,
+        /// What was tried.
+        #[source]
+        source: Box<ReachError>,
+    },
     /// No connection to the address.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -124,7 +137,18 @@ pub async fn make(place: &Place, context: &Path, events: &Events) -> Result<Reac
     tunnel(connection, &builder).await
 }
 
+/// Opens a tunnel; what is known of the pod comes with the error where the pod may be the reason.
 async fn tunnel(connection: &Connection, builder: &Builder) -> Result<Reached, ReachError> {
+    let error = match open_tunnel(connection, builder).await {
+        Err(error @ ReachError::Mute { .. }) => error,
+        Err(ReachError::Exec(error)) if error.is_about_pod() => error.into(),
+        outcome => return outcome,
+    };
+    let loss = Box::new(watch::examine(connection, &builder.pod).await);
+    Err(ReachError::Pod { loss, source: Box::new(error) })
+}
+
+async fn open_tunnel(connection: &Connection, builder: &Builder) -> Result<Reached, ReachError> {
     let command = Command {
         pod: builder.pod.name.clone(),
         namespace: builder.namespace.clone(),
@@ -165,15 +189,35 @@ impl Reached {
         }
     }
 
-    /// Finds out why the connection was lost, as far as the cluster knows; takes a few seconds at most.
-    pub async fn explain(&self, lost: Lost) -> super::BuildError {
-        match (&self.cluster, &self.pod) {
-            (Some((connection, _, handle)), Some(pod)) => {
-                let loss = watch::examine(connection, pod).await;
-                tracing::debug!(%lost, tunnel = ?handle.diagnosis(), "the connection is lost");
-                super::BuildError::Pod(loss)
-            }
-            _ => super::BuildError::Lost { builder: self.name.clone(), source: lost },
+    /// Finds out why the connection was lost, as far as the cluster knows; nothing without a pod. Takes 2 s at most
+    /// if the daemon fell silent, else a few more: news of a pod's end come after the end of its streams.
+    pub async fn explain(&mut self, lost: &(dyn std::error::Error + 'static), silent: bool) -> Option<Loss> {
+        let (Some((connection, watch, handle)), Some(pod)) = (&mut self.cluster, &self.pod) else { return None };
+        tracing::debug!(%lost, tunnel = ?handle.diagnosis(), "the connection is lost");
+        if !silent && let Ok(loss) = tokio::time::timeout(WORD, watch.lost()).await {
+            return Some(loss);
         }
+        let mut loss = watch::examine(connection, pod).await;
+        if loss.kind == LossKind::Silent {
+            if !silent {
+                loss.kind = LossKind::Cut;
+            }
+            loss.facts.splice(0..0, chain(lost));
+        }
+        Some(loss)
     }
+
+    /// Returns how the pod was lost if it is lost now or within moments: a daemon that is told to stop ends its
+    /// builds with errors that don't say so.
+    pub async fn going(&mut self) -> Option<Loss> {
+        tokio::time::timeout(WORD, self.lost()).await.ok()
+    }
+}
+
+/// Returns an error and its causes, each that says something new.
+fn chain(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    let texts = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    let mut texts: Vec<String> = texts.collect();
+    texts.dedup_by(|next, last| last.contains(next.as_str()));
+    texts
 }

@@ -8,13 +8,14 @@ use super::plan::{self, Delivery, SolvePlan};
 use super::preflight::{self, LockedKey};
 use super::reach::{self, Place, Reached};
 use super::request::BuildRequest;
+use crate::buildkit::Lost;
 use crate::buildkit::solve::{self, Exporter, SolveError, SolveRequest};
 use crate::event::Events;
 use crate::registry::credentials::Resolver;
 use crate::registry::{self, Descriptor};
 use crate::session::auth::Auth;
 use crate::session::filesync::{self, FileSync, LocalDir};
-use crate::session::{Attachable, Session, SessionOptions};
+use crate::session::{Attachable, Session, SessionError, SessionOptions};
 use crate::sign::Formats;
 use crate::task::Cancel;
 use base64::Engine as _;
@@ -145,9 +146,24 @@ async fn solve_with_session(
             session.close().await;
             Ok(response)
         }
-        // The pod may know more than the connection: a moment is spent on asking.
-        Err(BuildError::Lost { source, .. }) => Err(reached.explain(source).await),
-        Err(error) => Err(error),
+        Err(error) => Err(cancel.guard(explain(error, reached)).await.unwrap_or_else(BuildError::Interrupted)),
+    }
+}
+
+/// The pod may know more than the connection: a moment is spent on asking.
+async fn explain(error: BuildError, reached: &mut Reached) -> BuildError {
+    let loss = match &error {
+        BuildError::Lost { source, .. } => reached.explain(source, matches!(source, Lost::Silent(_))).await,
+        BuildError::Session(source) => {
+            reached.explain(source, matches!(source, SessionError::Silent(_))).await
+        }
+        BuildError::Failed(failure) if failure.may_come_from_stopping() => reached.going().await,
+        _ => None,
+    };
+    match (loss, error) {
+        (Some(loss), _) => BuildError::Pod(loss),
+        (None, BuildError::Lost { source, .. }) => BuildError::Lost { builder: reached.name.clone(), source },
+        (None, error) => error,
     }
 }
 

@@ -6,6 +6,12 @@ use prost::Message as _;
 use serde::Deserialize;
 use tonic::{Code, Status};
 
+/// The exit code that a shell gives a process that SIGKILL ended.
+pub const KILLED: u32 = 137;
+/// The exit code of a process whose end BuildKit did not see (moby/buildkit frontend/gateway/pb/exit.go,
+/// `UnknownExitStatus`).
+const NEVER_ENDED: u32 = 255;
+
 /// An answer of the daemon that isn't success.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -67,6 +73,13 @@ impl Failure {
         // They come from the outside in; the innermost is nearest to the cause, and buildctl prints it first.
         failure.sources.reverse();
         failure
+    }
+
+    /// Whether a daemon that is being stopped fails builds like this: it cancels them, and kills their processes.
+    pub fn may_come_from_stopping(&self) -> bool {
+        matches!(self.class, Class::Cancelled | Class::Unavailable | Class::Internal | Class::Timeout)
+            || self.exit_code.is_some_and(|code| code == KILLED || code == NEVER_ENDED)
+            || self.message.contains("context canceled")
     }
 
     /// Adds one detail. Its value is JSON although the envelope is protobuf (moby/buildkit

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// The longest wait for the answer to one ordinary request, unless `--request-timeout` says otherwise.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// How often a request is repeated that the server was too busy for.
 const ATTEMPTS: u32 = 5;
@@ -449,7 +449,7 @@ mod tests {
                 .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the API server at https://k8s.example did not answer within 30 s (asked to list pods in namespace `ci`)"
+            "the API server at https://k8s.example did not answer within 12 s (asked to list pods in namespace `ci`)"
         );
     }
 

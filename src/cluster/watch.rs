@@ -21,6 +21,8 @@ const FACT_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum LossKind {
     /// It is there, but does not answer.
     Silent,
+    /// The way to it broke; the cluster has nothing against it.
+    Cut,
     /// It is gone.
     Deleted,
     /// It is being deleted.
@@ -49,6 +51,7 @@ impl Loss {
     fn text(&self) -> String {
         let what = match self.kind {
             LossKind::Silent => "no longer answers",
+            LossKind::Cut => "can no longer be reached",
             LossKind::Deleted => "was deleted",
             LossKind::Terminating => "is being deleted",
             LossKind::Evicted => "was evicted",
@@ -79,6 +82,10 @@ impl Loss {
             }
             LossKind::Ended => {
                 format!("build again; `kubectl logs -n {namespace} {name} --previous` may say why it ended")
+            }
+            LossKind::Cut => {
+                "build again; if it happens often, something between here and the API server cuts long connections"
+                    .to_owned()
             }
             LossKind::Silent => match node {
                 Some(node) => format!(
@@ -119,13 +126,20 @@ impl PodWatch {
     }
 }
 
-/// Finds out what became of a pod whose stream broke or fell silent. Takes a few seconds at most, also when the
-/// API server does not answer.
+/// Finds out what became of a pod whose stream broke or fell silent. Takes 2 s at most, also when the API server
+/// does not answer.
 pub async fn examine(connection: &Connection, pod: &PodRef) -> Loss {
+    // Both at once: a loss is to be told within 15 s, and noticing it has taken most of them.
+    let (mut loss, node) = tokio::join!(examine_pod(connection, pod), node_facts(connection, pod));
+    loss.facts.extend(node);
+    loss
+}
+
+async fn examine_pod(connection: &Connection, pod: &PodRef) -> Loss {
     let api: Api<Pod> = Api::namespaced(connection.client().clone(), &pod.namespace);
     let operation = Operation::one("get", "pods", &pod.namespace, &pod.name);
     let found = api::call(connection.server(), FACT_TIMEOUT, operation, || api.get(&pod.name));
-    let mut loss = match tokio::time::timeout(FACT_TIMEOUT, found).await {
+    match tokio::time::timeout(FACT_TIMEOUT, found).await {
         Ok(Ok(found)) => judge(pod, &found, None).unwrap_or_else(|| silent(pod, &found)),
         Ok(Err(api::ApiError::NotFound { .. })) => loss(pod, LossKind::Deleted, Vec::new()),
         Ok(Err(error)) => loss(pod, LossKind::Silent, vec![error.to_string()]),
@@ -133,9 +147,7 @@ pub async fn examine(connection: &Connection, pod: &PodRef) -> Loss {
             let fact = format!("the API server at {} does not answer either", connection.server());
             loss(pod, LossKind::Silent, vec![fact])
         }
-    };
-    loss.facts.extend(node_facts(connection, pod).await);
-    loss
+    }
 }
 
 async fn watch(connection: &Connection, pod: PodRef) -> Loss {

@@ -252,6 +252,7 @@ impl Failure {
     fn reach(error: &ReachError) -> Self {
         let hint = match error {
             ReachError::Exec(error) => error.hint(),
+            ReachError::Pod { loss, .. } => loss.hint(),
             ReachError::Mute { stderr: Some(stderr), .. } => Some(format!("the pod says: {}", stderr.trim())),
             ReachError::Dial(_) => {
                 Some("`--builder` takes a builder's name, `unix://PATH` or `tcp://HOST:PORT`".to_owned())
@@ -272,7 +273,10 @@ impl Failure {
             }
             Class::MessageTooLarge | Class::BuildFailed => (FAILED, push_hint(&failure.message)),
         };
-        let mut failed = Self::said(failure.message.clone(), code).hints(hint.map(str::to_owned));
+        let killed = (failure.exit_code == Some(buildkit::failure::KILLED)).then_some(
+            "the process was killed, most often because the builder ran out of memory: build with less in parallel, or give the builder more",
+        );
+        let mut failed = Self::said(failure.message.clone(), code).hints(hint.or(killed).map(str::to_owned));
         failed.report.excerpts = failure.sources.iter().map(excerpt).collect();
         failed.tells_steps = true;
         failed

@@ -7,12 +7,14 @@ use kube::api::AttachParams;
 use kube::client::UpgradeConnectionError;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 /// How often a dial is tried: 0, 0.5, 1, 2 and 4 s apart, as buildx does.
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The end of the wait for one attempt: the WebSocket, and the first byte of a process that speaks first.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The end of the wait for all attempts: the WebSocket, and the first byte of a process that speaks first. A loss
+/// is to be told within 15 s, what becomes known of the pod included.
+const TIMEOUT: Duration = Duration::from_secs(12);
 
 /// A process to start in a running container.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ pub enum DialError {
         transient: bool,
     },
     /// The process neither spoke nor ended.
-    #[error("`{command}` in pod `{pod}` did not answer within {} s", ATTEMPT_TIMEOUT.as_secs())]
+    #[error("`{command}` in pod `{pod}` did not answer within {} s", TIMEOUT.as_secs())]
     Mute {
         /// The pod.
         pod: String,
@@ -91,6 +93,17 @@ impl DialError {
         }
     }
 
+    /// Whether the pod may be the reason, so that what is known of it belongs to the message.
+    pub fn is_about_pod(&self) -> bool {
+        match self {
+            Self::Api { source, .. } => {
+                source.is_transient() || matches!(**source, ApiError::NotFound { .. })
+            }
+            Self::Ended { .. } | Self::Mute { .. } => true,
+            Self::Upgrade { .. } => false,
+        }
+    }
+
     fn is_transient(&self) -> bool {
         match self {
             Self::Api { source, .. } => source.is_transient(),
@@ -107,9 +120,10 @@ impl DialError {
 pub async fn dial(connection: &Connection, command: &Command) -> Result<ExecStream, DialError> {
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
+    let end = Instant::now() + TIMEOUT;
     loop {
-        match attempt_dial(connection, command).await {
-            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+        match attempt_dial(connection, command, end).await {
+            Err(error) if error.is_transient() && attempt < ATTEMPTS && Instant::now() + pause < end => {
                 tracing::debug!(pod = %command.pod, attempt, error = %error, "dialling again");
                 tokio::time::sleep(pause).await;
                 pause *= 2;
@@ -120,7 +134,11 @@ pub async fn dial(connection: &Connection, command: &Command) -> Result<ExecStre
     }
 }
 
-async fn attempt_dial(connection: &Connection, command: &Command) -> Result<ExecStream, DialError> {
+async fn attempt_dial(
+    connection: &Connection,
+    command: &Command,
+    end: Instant,
+) -> Result<ExecStream, DialError> {
     let Command { pod, namespace, container, command: words, .. } = command;
     let operation = Operation::one("create", "pods/exec", namespace, pod);
     let api = |error| DialError::Api { pod: pod.clone(), source: Box::new(error) };
@@ -129,7 +147,7 @@ async fn attempt_dial(connection: &Connection, command: &Command) -> Result<Exec
         .exec(pod, words, &parameters)
         .map_err(|error| api(connection.explain(operation.clone(), kube::Error::BuildRequest(error))))?;
 
-    let socket = match tokio::time::timeout(ATTEMPT_TIMEOUT, connection.client().connect(request)).await {
+    let socket = match tokio::time::timeout_at(end, connection.client().connect(request)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(kube::Error::UpgradeConnection(error))) => {
             return Err(match error {
@@ -143,14 +161,14 @@ async fn attempt_dial(connection: &Connection, command: &Command) -> Result<Exec
         Ok(Err(error)) => return Err(api(connection.explain(operation, error))),
         Err(_) => {
             let server = connection.server().to_owned();
-            return Err(api(ApiError::Timeout { server, operation, after: ATTEMPT_TIMEOUT }));
+            return Err(api(ApiError::Timeout { server, operation, after: TIMEOUT }));
         }
     };
     let closes = socket.supports_stream_close();
     let stream = ExecStream::over(socket.into_stream(), closes, Liveness::default());
     if command.speaks_first {
         let handle = stream.handle();
-        if tokio::time::timeout(ATTEMPT_TIMEOUT, handle.greeted()).await.is_err() {
+        if tokio::time::timeout_at(end, handle.greeted()).await.is_err() {
             return Err(DialError::Mute { pod: pod.clone(), command: words.join(" ") });
         }
         let diagnosis = stream.diagnosis();
