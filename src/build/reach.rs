@@ -2,7 +2,7 @@
 
 use crate::buildkit::{Client, ClientError, DialError, Tls};
 use crate::cluster::builder::{self, Builder, BuilderSpec, PodRef};
-use crate::cluster::exec::{self, Command, ExecHandle};
+use crate::cluster::exec::{self, Command, ExecEnd, ExecHandle};
 use crate::cluster::watch::{self, Loss, LossKind, PodWatch};
 use crate::cluster::{ClusterError, Connection};
 use crate::event::Events;
@@ -192,8 +192,13 @@ impl Reached {
     /// Finds out why the connection was lost, as far as the cluster knows; nothing without a pod. Takes 2 s at most
     /// if the daemon fell silent, else a few more: news of a pod's end come after the end of its streams.
     pub async fn explain(&mut self, lost: &(dyn std::error::Error + 'static), silent: bool) -> Option<Loss> {
-        let (Some((connection, watch, handle)), Some(pod)) = (&mut self.cluster, &self.pod) else { return None };
-        tracing::debug!(%lost, tunnel = ?handle.diagnosis(), "the connection is lost");
+        let (Some((connection, watch, handle)), Some(pod)) = (&mut self.cluster, &self.pod) else {
+            return None;
+        };
+        let tunnel = handle.diagnosis();
+        tracing::debug!(%lost, ?tunnel, "the connection is lost");
+        // A tunnel that ended over silence has used up the time for news already.
+        let silent = silent || matches!(tunnel.end, Some(ExecEnd::Silent { .. }));
         if !silent && let Ok(loss) = tokio::time::timeout(WORD, watch.lost()).await {
             return Some(loss);
         }

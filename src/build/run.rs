@@ -146,7 +146,9 @@ async fn solve_with_session(
             session.close().await;
             Ok(response)
         }
-        Err(error) => Err(cancel.guard(explain(error, reached)).await.unwrap_or_else(BuildError::Interrupted)),
+        Err(error) => {
+            Err(cancel.guard(explain(error, reached)).await.unwrap_or_else(BuildError::Interrupted))
+        }
     }
 }
 

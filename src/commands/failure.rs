@@ -204,8 +204,13 @@ impl Failure {
             FinishError::Interrupted(cause) => interrupt::exit_code(*cause),
             _ => UNFINISHED,
         };
-        let registry = find::<RegistryError>(&error).map(registry_hint);
-        let mut failure = Self::new(&error, code).hints(registry.flatten());
+        let registry = match &error {
+            // Signing knows its store only as some error.
+            FinishError::Sign(error) => error.store().and_then(|error| error.downcast_ref::<RegistryError>()),
+            error => find::<RegistryError>(error),
+        };
+        let registry = registry.and_then(registry_hint);
+        let mut failure = Self::new(&error, code).hints(registry);
         for tag in &unfinished.tags {
             let state =
                 if unfinished.written.contains(tag) { "points at the image" } else { "was not moved" };
@@ -331,6 +336,16 @@ fn push_hint(message: &str) -> Option<&'static str> {
         return Some(
             "make a builder that speaks plain HTTP to it: `kubectl buildkit create NAME --registry-http HOST`",
         );
+    }
+    if has(&["404", "NAME_UNKNOWN", "repository name not known", "not found", "name unknown"]) {
+        return Some("make the repository at the registry first, or check its name");
+    }
+    if has(&["429", "toomanyrequests", "too many requests", "Too Many Requests", "rate limit"]) {
+        return Some("the registry limits how often it is asked: try again later, or log in with `docker login`");
+    }
+    let trouble = ["500", "502", "503", "504", "Internal Server Error", "deadline exceeded", "EOF", "reset by peer"];
+    if has(&trouble) {
+        return Some("the registry has trouble: try again later");
     }
     if has(&["no such host", "connection refused", "i/o timeout"]) {
         return Some("the builder's pod cannot reach the registry under that name");

@@ -136,6 +136,10 @@ where
 
 fn cut(error: &WsError) -> ExecEnd {
     let detail = match error {
+        // rustls' words for it explain TLS to programmers.
+        WsError::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "it ended without a word".to_owned()
+        }
         WsError::Io(error) => error.to_string(),
         other => other.to_string(),
     };
