@@ -13,6 +13,7 @@ mod rig;
 #[path = "support/running.rs"]
 mod running;
 #[path = "support/seen.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
 mod seen;
 #[path = "support/tool.rs"]
 mod tool;

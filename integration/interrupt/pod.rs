@@ -21,8 +21,10 @@ fn killed_its_end_is_told() {
 #[ignore = "needs the rig"]
 fn out_of_memory_is_told_as_such() {
     let site = Site::with_builder("oom", &[]);
-    let (name, limit) = (format!("deployment/{BUILDER}"), "--limits=memory=300Mi");
-    site.space.kubectl(&["set", "resources", &name, limit, "--requests=memory=64Mi"]);
+    let name = format!("deployment/{BUILDER}");
+    // A pod with all of what it requests guaranteed has no process that the kernel takes first.
+    let resources = ["--limits=memory=300Mi,cpu=500m", "--requests=memory=300Mi,cpu=500m"];
+    site.space.kubectl(&[&["set", "resources", &name][..], &resources].concat());
     site.space.kubectl(&["rollout", "status", &name, "--timeout=90s"]);
     let base = site.rig.get("BASE_REF");
     site.tool
@@ -40,11 +42,14 @@ fn out_of_memory_is_told_as_such() {
         ran.fails(1, &["exit code: 137", "ran out of memory"]);
     }
 
-    // What eats beside the daemon takes the container along.
+    // Now the daemon is the first that the kernel takes.
     let running = site.asleep(&[]);
     let (pod, node) = site.pod();
+    let eat = "echo 1000 > /proc/1/oom_score_adj; tail /dev/zero";
+    let mut kubectl = site.rig.command(site.rig.peer("kubectl"));
+    kubectl.args(["-n", site.space.name(), "exec", &pod, "--", "sh", "-c", eat]);
     let fault = Instant::now();
-    let _it_is_killed = site.rig.try_kubectl(&["-n", site.space.name(), "exec", &pod, "--", "tail", "/dev/zero"]);
+    let _eater = Running::start(kubectl);
     let text = format!("pod {pod} on node {node} ended: container buildkitd OOMKilled");
     running.ends(fault, TOLD).fails(3, &[&text, "out of memory"]);
 }

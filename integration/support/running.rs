@@ -91,6 +91,12 @@ impl Running {
         // Shown with --nocapture: how near the limit it was.
         println!("ended after {:.1} s", took.as_secs_f64());
         assert_eq!(group(self.child.id()), Vec::<String>::new(), "processes that it left behind");
+        // Nobody holds the pipes any more, so their last bytes are on their way to the readers.
+        let end = Instant::now() + Duration::from_secs(5);
+        while !(self.stdout.1.is_finished() && self.stderr.1.is_finished()) {
+            assert!(Instant::now() < end, "somebody holds its output open");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let (stdout, stderr) = (self.stdout.text(), self.stderr.text());
         println!("{}", stderr.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n"));
         Ran { stdout, stderr, ..Ran::of(&std::process::Output { status, stdout: vec![], stderr: vec![] }) }
@@ -102,10 +108,6 @@ impl Drop for Running {
         // It has usually ended already.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
-        for stream in [&self.stdout, &self.stderr] {
-            // The readers end with the pipes; a leaked process that holds one is told by `ends`.
-            let _still_open = stream.1.is_finished();
-        }
     }
 }
 

@@ -319,10 +319,11 @@ fn push_hint(message: &str) -> Option<&'static str> {
         return None;
     }
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&["401", "unauthorized", "authentication required", "no basic auth credentials"]) {
+    // Statuses with their words: bare numbers stand in ports and digests, too.
+    if has(&["401 Unauthorized", "unauthorized", "authentication required", "no basic auth credentials"]) {
         return Some("log in with `docker login`, or name a Secret with `--registry-secret`");
     }
-    if has(&["403", "denied", "insufficient_scope"]) {
+    if has(&["403 Forbidden", "denied", "insufficient_scope"]) {
         return Some(
             "the credentials are known to the registry, but may not do this: ask for the right to push",
         );
@@ -337,20 +338,22 @@ fn push_hint(message: &str) -> Option<&'static str> {
             "make a builder that speaks plain HTTP to it: `kubectl buildkit create NAME --registry-http HOST`",
         );
     }
-    if has(&["404", "NAME_UNKNOWN", "repository name not known", "not found", "name unknown"]) {
-        return Some("make the repository at the registry first, or check its name");
-    }
-    if has(&["429", "toomanyrequests", "too many requests", "Too Many Requests", "rate limit"]) {
-        return Some("the registry limits how often it is asked: try again later, or log in with `docker login`");
-    }
-    let trouble = ["500", "502", "503", "504", "Internal Server Error", "deadline exceeded", "EOF", "reset by peer"];
-    if has(&trouble) {
-        return Some("the registry has trouble: try again later");
+    if has(&["429 Too Many Requests", "toomanyrequests"]) {
+        return Some(
+            "the registry limits how often it is asked: try again later, or log in with `docker login`",
+        );
     }
     if has(&["no such host", "connection refused", "i/o timeout"]) {
         return Some("the builder's pod cannot reach the registry under that name");
     }
-    None
+    if !message.contains("failed to push") {
+        return None;
+    }
+    if has(&["404 Not Found", "name unknown", "repository name not known"]) {
+        return Some("make the repository at the registry first, or check its name");
+    }
+    // Of a 5xx often nothing is left but the registry's own words.
+    Some("the registry has trouble, the step's output may say which: try again later")
 }
 
 /// Returns what can be done about a registry's refusal.
@@ -412,4 +415,24 @@ pub(super) fn catch_bugs() {
         super::say_lines(["error: this is a bug in kubectl-build; please report it with the lines above"]);
         std::process::exit(i32::from(BUG));
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_gets_the_hint_for_its_words_and_not_for_its_digits() {
+        let hint = |message: &str| push_hint(message).unwrap_or_default();
+        let refused = |words: &str| format!("failed to push 10.88.0.1:5000/app:401: {words}");
+        assert!(hint(&refused("unauthorized")).contains("docker login"));
+        assert!(hint(&refused("denied")).contains("ask for the right"));
+        assert!(hint(&refused("unknown: repository name not known to registry")).contains("repository"));
+        assert!(hint(&refused("toomanyrequests: slow down")).contains("try again later, or log in"));
+        assert!(hint(&refused("unexpected status: 503 Service Unavailable")).contains("try again later"));
+        assert!(hint(&refused("unknown: the storage is not there")).contains("try again later"));
+        assert!(hint(&refused("dial tcp: lookup r: no such host")).contains("cannot reach"));
+        assert_eq!(push_hint("process \"curl\" did not complete successfully: exit code: 1"), None);
+        assert_eq!(push_hint("failed to resolve source metadata for r/app:404: not found"), None);
+    }
 }
