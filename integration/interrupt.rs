@@ -3,6 +3,8 @@
 //! is the time until the tool ends, its exit code, what it says and what it leaves behind.
 
 #![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
+#![expect(clippy::print_stdout, reason = "how near a limit it was, shown with --nocapture")]
+#![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
 
 #[path = "support/faulty_registry.rs"]
 mod faulty_registry;

@@ -72,8 +72,7 @@ impl Relay {
 fn pump(mut from: TcpStream, mut to: TcpStream, way: &Mutex<Way>) {
     let mut chunk = [0; 16 << 10];
     let now = || *way.lock().expect("no holder panics");
-    loop {
-        let Ok(length @ 1..) = from.read(&mut chunk) else { break };
+    while let Ok(length @ 1..) = from.read(&mut chunk) {
         while now() == Way::Silent {
             std::thread::sleep(Duration::from_millis(20));
         }
