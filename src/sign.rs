@@ -22,6 +22,7 @@ mod referrer;
 mod run;
 mod scope;
 mod store;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -185,81 +186,11 @@ pub async fn sign_image(
     }
     let run = &Run::new(store, signers, request, events);
     let subjects = futures_util::stream::iter(&request.subjects)
-        .map(|subject| sign_subject(run, subject))
+        .map(|subject| subject::sign(run, subject))
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
     Ok(SignReport { subjects })
-}
-
-async fn sign_subject(run: &Run<'_>, subject: &Subject) -> Result<SignedSubject, SignError> {
-    let image = subject.descriptor.digest;
-    let formats = run.request.formats;
-    let what = format!("sha256:{} ({}) in {}", &image.hex()[..12], subject.role, run.repository());
-    let id = format!("{}@{image}", run.repository());
-    let names: Vec<&str> = run.signers.iter().map(|signer| signer.name()).collect();
-    let described = run.signers.iter().map(|signer| match signer.public_key() {
-        Some(_) => format!("key {}", signer.name()),
-        None => signer.name().to_owned(),
-    });
-    let with = described.collect::<Vec<_>>().join(" and ");
-
-    let step = run.events.step(&format!("sign {id}"), format!("signing {what} with {with}"));
-    let legacy = async {
-        match formats.has(Format::Legacy) {
-            true => legacy::publish(run, &image).await.map(Some),
-            false => Ok(None),
-        }
-    };
-    let bundles = async {
-        match formats.has(Format::Bundle) {
-            true => referrer::publish(run, &subject.descriptor).await,
-            false => Ok(Vec::new()),
-        }
-    };
-    let (legacy, bundles) = match tokio::try_join!(legacy, bundles) {
-        Ok(written) => written,
-        Err(error) => {
-            step.fail(&error);
-            return Err(error);
-        }
-    };
-    let mut signatures: Vec<StoredSignature> = Vec::new();
-    let mut add = |format, placed: Vec<run::Placed>| {
-        let stored = |(name, placed): (&&str, run::Placed)| StoredSignature {
-            signer: (*name).to_owned(),
-            format,
-            location: placed.location,
-            reused: placed.reused,
-        };
-        signatures.extend(names.iter().zip(placed).map(stored));
-    };
-    add(Format::Legacy, legacy.as_ref().map(legacy::Published::placed).unwrap_or_default());
-    add(Format::Bundle, bundles.iter().map(|bundle| bundle.placed.clone()).collect());
-    for signature in &signatures {
-        let verb = if signature.reused { "already signed" } else { "signed" };
-        step.line(format!("{verb} by {} ({}): {}", signature.signer, signature.format, signature.location));
-    }
-    match signatures.iter().all(|signature| signature.reused) {
-        true => step.cached(),
-        false => step.done(),
-    }
-
-    let step = run.events.step(&format!("verify {id}"), format!("verifying {what}"));
-    let legacy = async {
-        match &legacy {
-            Some(published) => legacy::verify(run, &image, published).await,
-            None => Ok(()),
-        }
-    };
-    match tokio::try_join!(legacy, referrer::verify(run, &image, &bundles)) {
-        Ok(_) => step.done(),
-        Err(error) => {
-            step.fail(&error);
-            return Err(error);
-        }
-    }
-    Ok(SignedSubject { subject: subject.clone(), signatures })
 }
 
 /// Waits before another attempt: longer each time, and not as long as the other writer does.

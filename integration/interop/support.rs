@@ -233,9 +233,9 @@ impl Store for ClientStore {
         at: &Repository,
         reference: &str,
         manifest: Manifest,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let put = self.0.put_manifest(at, reference, &manifest.media_type, manifest.bytes).await;
-        put.map(|put| put.oci_subject).map_err(failed)
+        put.map(drop).map_err(failed)
     }
 
     async fn get_blob(&self, at: &Repository, digest: &Digest, limit: usize) -> Result<Bytes, StoreError> {

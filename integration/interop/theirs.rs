@@ -175,6 +175,36 @@ async fn the_same_key_signs_once() {
     }
 }
 
+/// Registries have no conditional write. What one of us overwrites, the other notices and writes again, unless
+/// both act within the same few milliseconds; then signing again mends it.
+#[tokio::test]
+#[ignore = "needs the rig"]
+async fn writers_at_the_same_time_notice_each_other() {
+    let mut stood = 0;
+    for bench in [Bench::with_referrers(), Bench::without_referrers()] {
+        for round in 0..5 {
+            let image = bench.push_image(&format!("race{round}")).await;
+            let keys = ["p256-pkcs8", "p384-pkcs8", "ed25519-pkcs8"].map(Key::fixture);
+            let [one, two, three] = &keys;
+            tokio::join!(
+                bench.sign(&image, one, Formats::Both),
+                bench.sign(&image, two, Formats::Both),
+                bench.sign(&image, three, Formats::Both),
+            );
+            for key in &keys {
+                stood += bench.verify(&image, key.public(), &[]).await.accepted.len();
+                bench.sign(&image, key, Formats::Both).await;
+            }
+            for key in &keys {
+                let verdict = bench.verify(&image, key.public(), &[]).await;
+                assert_eq!(verdict.accepted.len(), 2, "{} round {round}: {verdict:?}", bench.name);
+            }
+        }
+    }
+    // Blind writers would leave the bundles of the registry with the API and a third of all else: 30 of 60.
+    assert!(stood >= 50, "only {stood} of 60 signatures stood at first");
+}
+
 /// A fallback entry that cosign wrote for a bundle of the same key is completed when we find it.
 #[tokio::test]
 #[ignore = "needs the rig"]

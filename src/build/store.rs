@@ -28,10 +28,9 @@ impl Store for RegistryStore {
         at: &Repository,
         reference: &str,
         manifest: Manifest,
-    ) -> Result<bool, StoreError> {
-        let put =
-            self.0.put_manifest(at, reference, &manifest.media_type, manifest.bytes).await.map_err(failed)?;
-        Ok(put.oci_subject)
+    ) -> Result<(), StoreError> {
+        let put = self.0.put_manifest(at, reference, &manifest.media_type, manifest.bytes).await;
+        put.map(drop).map_err(failed)
     }
 
     async fn get_blob(&self, at: &Repository, digest: &Digest, limit: usize) -> Result<Bytes, StoreError> {

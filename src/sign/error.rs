@@ -41,14 +41,14 @@ pub enum SignError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// Others kept writing the same tag at the same time.
-    #[error("other writers of the tag {tag} in {repository} removed our signature {attempts} times in a row")]
+    #[error(
+        "other writers of the tag {tag} in {repository} keep removing our signature; sign again when they are done"
+    )]
     LostRace {
         /// The tag.
         tag: String,
         /// Where.
         repository: String,
-        /// How often it was written.
-        attempts: u32,
     },
     /// The registry took the referrer and doesn't list it.
     #[error("{repository} took the signature {referrer} but does not list it among the referrers of {image}")]

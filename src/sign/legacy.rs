@@ -166,6 +166,12 @@ impl SignatureImage {
         Ok(Self { layers, config: object(config, "config")?, manifest })
     }
 
+    /// Returns the layers of a manifest that can be signatures, without its config.
+    pub(super) fn layers_of(manifest: &[u8]) -> Result<Vec<Layer>, LegacyError> {
+        let layers = elements(&object(manifest, "manifest")?, "layers", "manifest")?;
+        Ok(layers.iter().filter_map(|layer| serde_json::from_str(layer.get()).ok()).collect())
+    }
+
     /// Returns the layers that can be signatures, in their order.
     pub(super) fn layers(&self) -> impl Iterator<Item = &Layer> {
         self.layers.iter().flatten()

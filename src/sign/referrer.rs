@@ -5,7 +5,7 @@
 mod publish;
 mod read;
 
-pub(super) use publish::{publish, verify};
+pub(super) use publish::{Published, publish, verify};
 pub(super) use read::{fetch_bundles, list};
 
 use super::bundle;

@@ -10,7 +10,12 @@ use crate::event::Events;
 use crate::registry::{Digest, Repository};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::OnceCell;
+
+/// Much longer than the time between another writer's last look and his write.
+const SETTLING: Duration = Duration::from_millis(400);
 
 /// Where one signature stands.
 #[derive(Clone, Debug)]
@@ -27,6 +32,7 @@ pub(super) struct Run<'a> {
     pub(super) request: &'a SignRequest,
     pub(super) events: &'a Events,
     empty_config: OnceCell<()>,
+    contended: AtomicBool,
 }
 
 impl<'a> Run<'a> {
@@ -36,7 +42,14 @@ impl<'a> Run<'a> {
         request: &'a SignRequest,
         events: &'a Events,
     ) -> Self {
-        Self { store, signers, request, events, empty_config: OnceCell::new() }
+        Self {
+            store,
+            signers,
+            request,
+            events,
+            empty_config: OnceCell::new(),
+            contended: AtomicBool::new(false),
+        }
     }
 
     /// Returns the repository that signatures name.
@@ -59,6 +72,21 @@ impl<'a> Run<'a> {
             image: *image,
             docker_reference: Some(self.repository().signing_name()),
             annotations: self.annotations().clone(),
+        }
+    }
+
+    /// Says that another writer is at work on a tag of ours.
+    pub(super) fn note_other_writer(&self, tag: &str) {
+        self.contended.store(true, Ordering::Relaxed);
+        let at = self.storage();
+        self.events.note(format!("another writer changed the tag {tag} in {at}; adding the signature again"));
+    }
+
+    /// Waits, if another writer was at work, until what he had read before our write has been written: only then
+    /// does a last look tell whether our signature stays.
+    pub(super) async fn settle(&self) {
+        if self.contended.load(Ordering::Relaxed) {
+            tokio::time::sleep(SETTLING).await;
         }
     }
 

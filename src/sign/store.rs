@@ -14,14 +14,13 @@ pub trait Store: Send + Sync {
     /// checked against it.
     async fn get_manifest(&self, at: &Repository, reference: &str) -> Result<Option<Manifest>, StoreError>;
 
-    /// Writes a manifest under a tag or digest, and says whether the registry ties referrers to their subjects
-    /// by itself (it answered with the header `OCI-Subject`).
+    /// Writes a manifest under a tag or digest.
     async fn put_manifest(
         &self,
         at: &Repository,
         reference: &str,
         manifest: Manifest,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<(), StoreError>;
 
     /// Returns a blob of at most `limit` bytes, checked against its digest.
     async fn get_blob(&self, at: &Repository, digest: &Digest, limit: usize) -> Result<Bytes, StoreError>;

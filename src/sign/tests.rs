@@ -23,6 +23,10 @@ struct State {
     calls: Vec<String>,
     /// Tags whose next writes are overwritten at once by what stood there before, as a racing writer would.
     lost_writes: BTreeMap<String, u32>,
+    /// Tags whose next writes are seen once, and are overwritten then by what stood there before.
+    late_losses: BTreeMap<String, u32>,
+    /// What will stand at a tag after the next look.
+    about_to_come: BTreeMap<String, Option<Manifest>>,
     immutable: Vec<String>,
     /// How many listings still lack the newest referrer.
     slow_listings: u32,
@@ -62,7 +66,13 @@ impl Store for MemoryStore {
     async fn get_manifest(&self, _: &Repository, reference: &str) -> Result<Option<Manifest>, StoreError> {
         self.edit(|state| {
             state.calls.push(format!("get {reference}"));
-            Ok(state.manifests.get(reference).cloned())
+            let found = state.manifests.get(reference).cloned();
+            match state.about_to_come.remove(reference) {
+                Some(Some(before)) => drop(state.manifests.insert(reference.to_owned(), before)),
+                Some(None) => drop(state.manifests.remove(reference)),
+                None => {}
+            }
+            Ok(found)
         })
     }
 
@@ -71,7 +81,7 @@ impl Store for MemoryStore {
         _: &Repository,
         reference: &str,
         manifest: Manifest,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         self.edit(|state| {
             state.calls.push(format!("put {reference}"));
             if state.immutable.iter().any(|tag| tag == reference) {
@@ -85,11 +95,16 @@ impl Store for MemoryStore {
                 state.referrers.push((subject.parse().unwrap(), listed));
             }
             state.manifests.insert(digest.to_string(), manifest.clone());
+            if let Some(left) = state.late_losses.get_mut(reference).filter(|left| **left > 0) {
+                *left -= 1;
+                let before = state.manifests.get(reference).cloned();
+                state.about_to_come.insert(reference.to_owned(), before);
+            }
             match state.lost_writes.get_mut(reference) {
                 Some(left) if *left > 0 => *left -= 1,
                 _ => drop(state.manifests.insert(reference.to_owned(), manifest)),
             }
-            Ok(self.has_api)
+            Ok(())
         })
     }
 
@@ -230,6 +245,23 @@ async fn a_lost_write_is_made_again() {
     assert_eq!(store.calls(&format!("put {}", sig_tag())), 2);
     assert_eq!(store.tag(&sig_tag())["layers"].as_array().unwrap().len(), 1);
     assert_eq!(store.tag(&fallback)["manifests"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_write_that_is_lost_late_is_made_again() {
+    let fallback = Digest::of(b"image").tag();
+    for tag in [sig_tag(), fallback.clone()] {
+        let store = MemoryStore::new(false);
+        store.edit(|state| state.late_losses = BTreeMap::from([(tag.clone(), 1)]));
+        sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+        assert_eq!(store.edit(|state| state.late_losses[&tag]), 0, "it was lost once");
+        assert_eq!(store.tag(&sig_tag())["layers"].as_array().unwrap().len(), 1);
+        assert_eq!(store.tag(&fallback)["manifests"].as_array().unwrap().len(), 1);
+    }
+    let store = MemoryStore::new(true);
+    store.edit(|state| state.late_losses = BTreeMap::from([(sig_tag(), u32::MAX)]));
+    let error = sign(&store, &["p256-pkcs8"], &request()).await.unwrap_err();
+    assert!(matches!(error, SignError::LostRace { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::sign::store::Manifest;
 use bytes::Bytes;
 
 /// How often the tag is written when other writers overwrite it.
-const ATTEMPTS: u32 = 6;
+const ATTEMPTS: u32 = 10;
 
 /// What was found or made for one image.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ impl Published {
 /// Makes every signer's layer stand at the tag: all that are missing go there in one write.
 ///
 /// Registries have no conditional write, so that two writers can each read, add and write, and the second
-/// removes the layer of the first. Hence the tag is read again after the write, and written anew with what
-/// stands there now while ours is missing.
+/// removes the layer of the first. Hence the tag is read again right before the write and after it, and written
+/// anew with what stands there now while ours is missing.
 pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Digest) -> Result<Published, SignError> {
     let at = run.storage();
     let tag = tag(image);
@@ -74,41 +74,64 @@ pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Digest) -> Result<Pu
         if attempt == ATTEMPTS {
             break;
         }
-        if attempt > 0 {
-            run.events
-                .note(format!("another writer changed the tag {tag} in {at}; adding the signature again"));
-            pause(attempt).await;
-        }
-        standing = write(run, &tag, next).await?;
+        standing = write(run, &tag, &standing, next, attempt).await?;
     }
-    Err(SignError::LostRace { tag, repository: at.to_string(), attempts: ATTEMPTS })
+    Err(SignError::LostRace { tag, repository: at.to_string() })
 }
 
-/// Writes the tag and returns what stands there afterwards.
-async fn write(run: &Run<'_>, tag: &str, image: SignatureImage) -> Result<Opened, SignError> {
+/// Writes the tag, if it stands as it stood, and returns what stands there afterwards.
+async fn write(
+    run: &Run<'_>,
+    tag: &str,
+    standing: &Opened,
+    next: SignatureImage,
+    attempt: u32,
+) -> Result<Opened, SignError> {
     let at = run.storage();
-    let encoded = image.encode();
+    let encoded = next.encode();
     run.store.put_blob(at, Bytes::from(encoded.config)).await?;
+    // The upload took a while. What is read here is as fresh as it can be, so that a writer who looks after his
+    // own write sees ours.
+    let now = Standing::read(run.store, at, tag).await?;
+    if now.0 != standing.manifest {
+        run.note_other_writer(tag);
+        return now.open(run.store, at, tag).await;
+    }
     let manifest = Manifest { media_type: encoded.media_type, bytes: Bytes::from(encoded.manifest) };
     run.store.put_manifest(at, tag, manifest.clone()).await.map_err(SignError::writing(at, tag))?;
     let now = Standing::read(run.store, at, tag).await?;
-    match now.0.as_ref().is_some_and(|found| found.bytes == manifest.bytes) {
-        true => Ok(Opened { image, manifest: Some(manifest) }),
-        false => now.open(run.store, at, tag).await,
+    if now.0.as_ref().is_some_and(|found| found.bytes == manifest.bytes) {
+        return Ok(Opened { image: next, manifest: Some(manifest) });
     }
+    run.note_other_writer(tag);
+    pause(attempt + 1).await;
+    Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await
 }
 
-/// Reads the payload back and checks each signature as it stands at the tag.
+/// Reads tag and payload back and checks each signature as it stands there.
+///
+/// # Errors
+/// [`SignError::LostRace`] if another writer, who had read the tag before we wrote it, has removed a signature
+/// since.
 pub(in crate::sign) async fn verify(
     run: &Run<'_>,
     image: &Digest,
     published: &Published,
 ) -> Result<(), SignError> {
     let at = run.storage();
-    let blob = run.store.get_blob(at, &published.payload, BLOB_LIMIT).await?;
+    let tag = tag(image);
+    let blob = run.store.get_blob(at, &published.payload, BLOB_LIMIT);
+    let (blob, manifest) = tokio::try_join!(blob, run.store.get_manifest(at, &tag))?;
+    let standing = match manifest {
+        Some(manifest) => SignatureImage::layers_of(&manifest.bytes).map_err(SignError::foreign(at, &tag))?,
+        None => Vec::new(),
+    };
     let expected = run.expected(image);
     for ((layer, _), signer) in published.signatures.iter().zip(run.signers) {
-        check::layer(layer, &blob, &expected, signer.verifier())
+        let Some(found) = standing.iter().find(|found| *found == layer) else {
+            return Err(SignError::LostRace { tag, repository: at.to_string() });
+        };
+        check::layer(found, &blob, &expected, signer.verifier())
             .map_err(|reason| run.does_not_verify(image, signer.as_ref(), reason))?;
     }
     Ok(())

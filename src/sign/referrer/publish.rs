@@ -4,7 +4,7 @@ use super::read::{BUNDLE_LIMIT, Listing, Stored, fetch_bundles, list, open_index
 use super::{Entry, FallbackIndex, OCI_INDEX, OCI_MANIFEST, find, referrer};
 use crate::registry::{Descriptor, Digest};
 use crate::sign::bundle;
-use crate::sign::check;
+use crate::sign::check::{self, Expected};
 use crate::sign::error::SignError;
 use crate::sign::evidence::{Material, Signer};
 use crate::sign::key::Hash;
@@ -16,69 +16,112 @@ use bytes::Bytes;
 /// How often the fallback tag is written when other writers overwrite it, and a list is read until it is whole.
 const ATTEMPTS: u32 = 6;
 
-/// What was found or made for one signer and one image.
-#[derive(Debug)]
+/// What was found or made for one image.
+#[derive(Debug, Default)]
 pub(in crate::sign) struct Published {
+    /// The registry has no referrers API, so that the index under the fallback tag lists the signatures.
+    by_tag: bool,
+    /// One for each signer, in their order.
+    signatures: Vec<Signature>,
+}
+
+impl Published {
+    /// Returns where each signer's signature stands.
+    pub(in crate::sign) fn placed(&self) -> Vec<Placed> {
+        self.signatures.iter().map(|signature| signature.placed.clone()).collect()
+    }
+}
+
+/// What was found or made for one signer.
+#[derive(Debug)]
+struct Signature {
     entry: Entry,
     bundle: Digest,
-    /// Where it stands.
-    pub(in crate::sign) placed: Placed,
+    placed: Placed,
 }
 
 /// Makes a bundle of every signer refer to the image.
-pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Descriptor) -> Result<Vec<Published>, SignError> {
+pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Descriptor) -> Result<Published, SignError> {
     let at = run.storage();
     let statement = bundle::signed_statement(&image.digest, run.annotations());
     let (listing, ()) = tokio::try_join!(list(run.store, at, &image.digest), run.ensure_empty_config())?;
     let stored = fetch_bundles(run.store, at, &image.digest, listing.descriptors()).await?;
 
-    let mut published = Vec::new();
+    let mut signatures = Vec::new();
     for signer in run.signers {
         let reusable = stored.iter().find(|stored| is_by(stored, signer.as_ref(), run, &image.digest));
-        published.push(match reusable {
+        signatures.push(match reusable {
             Some(Stored { entry, bundle, .. }) => {
                 let placed = Placed { location: entry.digest, reused: true };
-                Published { entry: entry.clone(), bundle: *bundle, placed }
+                Signature { entry: entry.clone(), bundle: *bundle, placed }
             }
             None => push(run, image, signer.as_ref(), &statement).await?,
         });
     }
-    match listing {
-        Listing::Tag(index) => write_index(run, &image.digest, index, &published).await?,
-        Listing::Api(_) => wait_until_listed(run, image, &published).await?,
-    }
-    Ok(published)
+    let by_tag = match listing {
+        Listing::Api(_) => {
+            wait_until_listed(run, image, &signatures).await?;
+            false
+        }
+        Listing::Tag(mut index) => {
+            if !complete(&mut index, &signatures) {
+                write_index(run, &image.digest, &signatures).await?;
+            }
+            true
+        }
+    };
+    Ok(Published { by_tag, signatures })
 }
 
-/// Reads each bundle back, from the manifest on, and checks it.
+/// Reads each bundle back, from its listing on, and checks it.
+///
+/// # Errors
+/// [`SignError::LostRace`] if another writer, who had read the index before we wrote it, has removed an entry
+/// since.
 pub(in crate::sign) async fn verify(
     run: &Run<'_>,
     image: &Digest,
-    published: &[Published],
+    published: &Published,
 ) -> Result<(), SignError> {
-    let at = run.storage();
     let expected = run.expected(image);
-    let checks = run.signers.iter().zip(published).map(|(signer, published)| {
-        let expected = &expected;
-        async move {
-            let digest = published.entry.digest;
-            let reference = digest.to_string();
-            let manifest = run.store.get_manifest(at, &reference);
-            let blob = run.store.get_blob(at, &published.bundle, BUNDLE_LIMIT);
-            let (manifest, blob) = tokio::try_join!(manifest, blob)?;
-            let refused = |reason: String| run.does_not_verify(image, signer.as_ref(), reason);
-            let found = manifest
-                .filter(|manifest| Digest::of(&manifest.bytes) == digest)
-                .and_then(|manifest| find(&manifest.bytes, image))
-                .ok_or_else(|| refused(format!("{digest} is gone, or is no referrer of the image")))?;
-            if found.bundle != published.bundle {
-                return Err(refused(format!("{digest} holds another bundle")));
-            }
-            check::bundle(&found.bundle, &blob, expected, signer.verifier()).map_err(refused)?;
-            Ok(())
-        }
-    });
-    futures_util::future::try_join_all(checks).await.map(|_| ())
+    let pairs = run.signers.iter().zip(&published.signatures);
+    let checks = pairs.map(|(signer, signature)| check_one(run, signer.as_ref(), signature, &expected));
+    let checks = futures_util::future::try_join_all(checks);
+    tokio::try_join!(checks, check_index(run, image, published)).map(|_| ())
+}
+
+async fn check_one(
+    run: &Run<'_>,
+    signer: &dyn Signer,
+    signature: &Signature,
+    expected: &Expected,
+) -> Result<(), SignError> {
+    let (at, image, digest) = (run.storage(), &expected.image, signature.entry.digest);
+    let reference = digest.to_string();
+    let manifest = run.store.get_manifest(at, &reference);
+    let blob = run.store.get_blob(at, &signature.bundle, BUNDLE_LIMIT);
+    let (manifest, blob) = tokio::try_join!(manifest, blob)?;
+    let refused = |reason: String| run.does_not_verify(image, signer, reason);
+    let found = manifest
+        .filter(|manifest| Digest::of(&manifest.bytes) == digest)
+        .and_then(|manifest| find(&manifest.bytes, image))
+        .ok_or_else(|| refused(format!("{digest} is gone, or is no referrer of the image")))?;
+    if found.bundle != signature.bundle {
+        return Err(refused(format!("{digest} holds another bundle")));
+    }
+    check::bundle(&found.bundle, &blob, expected, signer.verifier()).map(|_| ()).map_err(refused)
+}
+
+async fn check_index(run: &Run<'_>, image: &Digest, published: &Published) -> Result<(), SignError> {
+    if !published.by_tag {
+        return Ok(());
+    }
+    let (at, tag) = (run.storage(), image.tag());
+    let mut index = open_index(at, &tag, run.store.get_manifest(at, &tag).await?)?;
+    match complete(&mut index, &published.signatures) {
+        true => Ok(()),
+        false => Err(SignError::LostRace { tag, repository: at.to_string() }),
+    }
 }
 
 /// Whether this bundle says what we are about to say, signed by the same key. Statements are compared by their
@@ -102,7 +145,7 @@ async fn push(
     image: &Descriptor,
     signer: &dyn Signer,
     statement: &[u8],
-) -> Result<Published, SignError> {
+) -> Result<Signature, SignError> {
     let at = run.storage();
     let evidence = signer.sign(&bundle::message(statement)).await?;
     let blob = Bytes::from(bundle::encode(statement, &evidence));
@@ -112,51 +155,51 @@ async fn push(
     run.store.put_blob(at, blob).await?;
     let digest = referrer.entry.digest;
     let manifest = Manifest { media_type: OCI_MANIFEST.to_owned(), bytes: Bytes::from(referrer.manifest) };
-    // Whether the registry answers with OCI-Subject doesn't matter: verifiers go by the referrers API alone.
+    // The header OCI-Subject of the answer isn't asked for: verifiers go by the referrers API alone.
     run.store.put_manifest(at, &digest.to_string(), manifest).await?;
-    Ok(Published { entry: referrer.entry, bundle, placed: Placed { location: digest, reused: false } })
+    Ok(Signature { entry: referrer.entry, bundle, placed: Placed { location: digest, reused: false } })
 }
 
 /// Makes the fallback index name every bundle, completely. As with the `.sig` tag, two writers can remove each
-/// other's entries, so the tag is read again after the write.
-async fn write_index(
-    run: &Run<'_>,
-    image: &Digest,
-    mut index: FallbackIndex,
-    published: &[Published],
-) -> Result<(), SignError> {
+/// other's entries, so the tag is read right before the write and after it.
+async fn write_index(run: &Run<'_>, image: &Digest, signatures: &[Signature]) -> Result<(), SignError> {
     let at = run.storage();
     let tag = image.tag();
+    let read = async || {
+        let mut index = open_index(at, &tag, run.store.get_manifest(at, &tag).await?)?;
+        Ok::<_, SignError>((complete(&mut index, signatures), index))
+    };
     for attempt in 0..=ATTEMPTS {
-        let changes = published.iter().filter(|published| index.put(&published.entry)).count();
-        if changes == 0 {
-            return Ok(());
-        }
-        if attempt == ATTEMPTS {
-            break;
-        }
-        if attempt > 0 {
-            run.events
-                .note(format!("another writer changed the tag {tag} in {at}; adding the signature again"));
+        let (mut was_complete, mut index) = read().await?;
+        if !was_complete && attempt > 0 {
+            run.note_other_writer(&tag);
             pause(attempt).await;
+            (was_complete, index) = read().await?;
+        }
+        if was_complete {
+            return Ok(());
         }
         let manifest = Manifest { media_type: OCI_INDEX.to_owned(), bytes: Bytes::from(index.to_vec()) };
         run.store.put_manifest(at, &tag, manifest).await.map_err(SignError::writing(at, &tag))?;
-        index = open_index(at, &tag, run.store.get_manifest(at, &tag).await?)?;
     }
-    Err(SignError::LostRace { tag, repository: at.to_string(), attempts: ATTEMPTS })
+    Err(SignError::LostRace { tag, repository: at.to_string() })
+}
+
+/// Adds what the index lacks of these signatures; returns whether it lacked nothing.
+fn complete(index: &mut FallbackIndex, signatures: &[Signature]) -> bool {
+    signatures.iter().filter(|signature| index.put(&signature.entry)).count() == 0
 }
 
 /// Waits until the referrers API lists every bundle: some registries index after they answered.
 async fn wait_until_listed(
     run: &Run<'_>,
     image: &Descriptor,
-    published: &[Published],
+    signatures: &[Signature],
 ) -> Result<(), SignError> {
-    let new: Vec<Digest> = published
+    let new: Vec<Digest> = signatures
         .iter()
-        .filter(|published| !published.placed.reused)
-        .map(|published| published.entry.digest)
+        .filter(|signature| !signature.placed.reused)
+        .map(|signature| signature.entry.digest)
         .collect();
     let at = run.storage();
     for attempt in 1..=ATTEMPTS {
