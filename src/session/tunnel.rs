@@ -21,6 +21,9 @@ use tonic::{Response, Status, Streaming};
 /// Bytes written and not yet taken by the outer connection; writes wait beyond that.
 const BUFFERED: usize = 256 << 10;
 
+/// Room that is made at once.
+const PIECE: usize = 64 << 10;
+
 /// The call's answer; it comes with the daemon's first bytes, not before.
 pub(super) type Answer =
     Pin<Box<dyn Future<Output = Result<Response<Streaming<BytesMessage>>, Status>> + Send>>;
@@ -219,6 +222,10 @@ impl Tunnel {
             return Poll::Pending;
         }
         let mut written = 0;
+        // The room that was there before, if the outer connection is done with it, rather than many small pieces.
+        if shared.buffer.is_empty() {
+            shared.buffer.reserve(PIECE);
+        }
         for slice in slices {
             let length = slice.len().min(room);
             shared.buffer.extend_from_slice(&slice[..length]);

@@ -9,11 +9,15 @@ use super::packet::{put_varint, take_varint};
 /// Entries from one whole path to the next: a look-up unfolds half of them on average.
 const STRIDE: usize = 32;
 
+/// Bytes after which a stride starts on a new page: one buffer for all would be copied each time that it doubles,
+/// and half empty after.
+const PAGE: usize = 48 << 10;
+
 /// Numbers and what is behind them. Entries are only ever added, in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
-    bytes: Vec<u8>,
-    /// Where in `bytes` each stride starts.
+    pages: Vec<Vec<u8>>,
+    /// Where each stride starts: its page, and 16 bits of offset.
     strides: Vec<u32>,
     /// One bit for each number that was asked for.
     taken: Vec<u64>,
@@ -53,27 +57,40 @@ impl Catalog {
     pub(super) fn add(&mut self, path: &[u8], content: Content) -> Result<u32, BadNumber> {
         let number = u32::try_from(self.count).map_err(|_| BadNumber::Overflow)?;
         let shared = if self.count.is_multiple_of(STRIDE) {
-            self.strides.push(u32::try_from(self.bytes.len()).map_err(|_| BadNumber::Overflow)?);
+            self.start_stride()?;
             0
         } else {
             self.last.iter().zip(path).take_while(|(old, new)| old == new).count()
         };
-        put_varint(&mut self.bytes, shared as u64);
-        put_varint(&mut self.bytes, (path.len() - shared) as u64);
-        self.bytes.extend_from_slice(&path[shared..]);
+        let bytes = self.pages.last_mut().ok_or(BadNumber::Overflow)?;
+        put_varint(bytes, shared as u64);
+        put_varint(bytes, (path.len() - shared) as u64);
+        bytes.extend_from_slice(&path[shared..]);
         // Bits of the first number: 0 nothing, 1 empty, 2 file, then the size.
         match content {
-            Content::None => put_varint(&mut self.bytes, 0),
-            Content::Empty => put_varint(&mut self.bytes, 1),
+            Content::None => put_varint(bytes, 0),
+            Content::Empty => put_varint(bytes, 1),
             Content::File { size, fingerprint } => {
-                put_varint(&mut self.bytes, size << 2 | 2);
-                self.bytes.extend(fingerprint.to_le_bytes());
+                put_varint(bytes, size << 2 | 2);
+                bytes.extend(fingerprint.to_le_bytes());
             }
         }
         self.last.truncate(shared);
         self.last.extend_from_slice(&path[shared..]);
         self.count += 1;
         Ok(number)
+    }
+
+    fn start_stride(&mut self) -> Result<(), BadNumber> {
+        if self.pages.last().is_none_or(|page| page.len() > PAGE) {
+            // Small trees need no whole page, and the first one grows as it must.
+            let capacity = if self.pages.is_empty() { 0 } else { PAGE + 4096 };
+            self.pages.push(Vec::with_capacity(capacity));
+        }
+        let page = u16::try_from(self.pages.len() - 1).map_err(|_| BadNumber::Overflow)?;
+        let offset = self.pages.last().map_or(0, Vec::len);
+        self.strides.push(u32::from(page) << 16 | offset as u32);
+        Ok(())
     }
 
     /// Returns what is behind a number that has contents, once; its path goes to `path`.
@@ -100,7 +117,7 @@ impl Catalog {
             return None;
         }
         let start = self.strides[number / STRIDE] as usize;
-        let mut bytes = &self.bytes[start..];
+        let mut bytes = &self.pages[start >> 16][start & 0xffff..];
         path.clear();
         let mut content = Content::None;
         for _ in 0..=number % STRIDE {
@@ -126,7 +143,9 @@ impl Catalog {
     /// Bytes held.
     #[cfg(test)]
     fn weight(&self) -> usize {
-        self.bytes.capacity() + self.strides.capacity() * 4 + self.taken.capacity() * 8
+        self.pages.iter().map(Vec::capacity).sum::<usize>()
+            + self.strides.capacity() * 4
+            + self.taken.capacity() * 8
     }
 }
 
@@ -145,10 +164,17 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn gives_back_what_was_added(
-            entries in prop::collection::vec((prop::collection::vec(any::<u8>(), 1..12), content()), 1..200),
+            entries in prop::collection::vec((prop::collection::vec(any::<u8>(), 1..12), 0..9000_usize, content()), 1..200),
         ) {
+            // Long ones too, so that there is more than one page.
+            let lengthen = |(mut path, length, content): (Vec<u8>, usize, Content)| {
+                path.resize(path.len() + length.saturating_sub(7000), b'/');
+                (path, content)
+            };
+            let entries: Vec<_> = entries.into_iter().map(lengthen).collect();
             let mut catalog = Catalog::default();
             for (index, (path, content)) in entries.iter().enumerate() {
                 prop_assert_eq!(catalog.add(path, *content), Ok(index as u32));
@@ -178,7 +204,7 @@ mod tests {
                     .expect("room for a million");
             }
         }
-        assert!(catalog.weight() < 32 << 20, "{} bytes", catalog.weight());
+        assert!(catalog.weight() < 20 << 20, "{} bytes", catalog.weight());
         let mut path = Vec::new();
         catalog.take(123_456, &mut path).expect("a file");
         assert_eq!(path, b"packages/some-package-0123/lib/source-file-0456.js");
