@@ -5,7 +5,7 @@ use crate::build::preflight::LockedKey;
 use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password, SignSettings};
 use crate::sign::key::{KeyFile, KubernetesSecret};
-use crate::ui::prompt;
+use crate::ui::prompt::{self, PromptError};
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// Whether any key stands in a Secret, for which a cluster is needed.
@@ -13,7 +13,8 @@ pub(super) fn need_cluster(settings: &SignSettings) -> bool {
     settings.keys.iter().any(|key| matches!(key.place, KeyPlace::Secret { .. }))
 }
 
-/// Reads the keys and finds their passwords: a Secret's own, the one that was given, or a prompt.
+/// Reads the keys and finds their passwords: a Secret's own, the one that was given, or a prompt. To be run under
+/// the cancellation of signals: one that comes instead of a password is left to it.
 ///
 /// # Errors
 /// A key that is none, a Secret that can't be read, a password that nobody knows.
@@ -56,8 +57,12 @@ async fn gather_one(
         (_, Some(own), _) => (own, "the Secret's cosign.password"),
         (_, None, Password::Given { text, source }) => (text.clone(), *source),
         (_, None, Password::Ask) if prompt::available() => {
-            let question = format!("Password for {name}: ");
-            (prompt::password(&question).await.map_err(|error| Failure::prompt(&name, error))?, "the prompt")
+            match prompt::password(&format!("Password for {name}")).await {
+                Ok(password) => (password, "the prompt"),
+                // The signal that ended the question cancels everything in a moment, and knows the exit code.
+                Err(PromptError::Interrupted) => std::future::pending().await,
+                Err(error) => return Err(Failure::prompt(&name, error)),
+            }
         }
         (_, None, Password::Ask) => return Err(Failure::no_password(&name)),
     };
