@@ -197,7 +197,7 @@ fn at_the_question_for_a_password_the_echo_comes_back() {
     // Two of its tasks hear of the signal, in any order.
     for _ in 0..8 {
         let mut pty = crate::running::Pty::start(site.tool.command("kubectl-build", &arguments));
-        pty.until("Password for k.key: ");
+        pty.until("k.key: ");
         let asked = pty.type_in(b"\x03");
         assert_eq!(pty.ends(asked, STOPPED), 130);
         pty.assert_in_order();
