@@ -67,9 +67,9 @@ bench: ## Compare with buildctl, buildx and cosign, side by side
 
 .PHONY: build
 build: ## The release binary
-	$(CARGO) build --locked --release
+	hack/build-static.sh
 
 .PHONY: install
 install: build ## Install kubectl-build and kubectl-buildkit into PREFIX/bin
-	install -D -m 0755 target/release/kubectl-build $(PREFIX)/bin/kubectl-build
+	install -D -m 0755 "$$(hack/build-static.sh --print)" $(PREFIX)/bin/kubectl-build
 	ln -sf kubectl-build $(PREFIX)/bin/kubectl-buildkit

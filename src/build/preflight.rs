@@ -56,19 +56,18 @@ pub enum PreflightError {
     },
 }
 
-/// Unlocks the keys and asks each repository for an upload, which is cancelled at once: a granted token may lack
+/// Waits for the keys and asks each repository for an upload, which is cancelled at once: a granted token may lack
 /// the scope.
 ///
 /// # Errors
 /// The first key or repository that fails.
 pub async fn check(
-    keys: Vec<LockedKey>,
+    keys: Unlocking,
     client: &registry::Client,
     repositories: &[Repository],
     events: &Events,
 ) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
     let step = events.step("preflight", "checking keys and registries");
-    let unlock = unlock(keys);
     let pushes = async {
         for repository in repositories {
             let refused =
@@ -77,7 +76,7 @@ pub async fn check(
         }
         Ok(())
     };
-    match tokio::try_join!(unlock, pushes) {
+    match tokio::try_join!(keys.signers(), pushes) {
         Ok((signers, ())) => {
             step.done();
             Ok(signers)
@@ -89,27 +88,35 @@ pub async fn check(
     }
 }
 
-/// Unlocks keys: scrypt takes a tenth of a second and 64 MiB each, so it runs beside everything else.
-///
-/// # Errors
-/// The first key that can't be used.
-pub async fn unlock(keys: Vec<LockedKey>) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
-    let unlocked = task::spawn_blocking(move || {
-        let unlock = |key: LockedKey| {
-            let LockedKey { name, file, password, password_source, secret } = key;
-            let key = match file {
-                KeyFile::Plain(key) => key,
-                KeyFile::Encrypted(locked) => match locked.decrypt(&password) {
-                    Ok(key) => key,
-                    Err(source) => return Err(PreflightError::Key { name, password_source, source }),
-                },
-            };
-            if let Some(Err(source)) = secret.map(|secret| secret.check(key.public())) {
-                return Err(PreflightError::Secret { name, source });
-            }
-            Ok(Box::new(KeySigner::new(name, key)) as Box<dyn Signer>)
-        };
-        keys.into_iter().map(unlock).collect()
-    });
-    unlocked.join().await
+/// Keys that are being unlocked.
+pub struct Unlocking(task::Task<Result<Vec<Box<dyn Signer>>, PreflightError>>);
+
+/// Starts to unlock keys: scrypt takes a tenth of a second and 64 MiB each, so it runs beside everything else.
+pub fn unlock(keys: Vec<LockedKey>) -> Unlocking {
+    Unlocking(task::spawn_blocking(move || keys.into_iter().map(unlock_one).collect()))
+}
+
+impl Unlocking {
+    /// Waits for the keys.
+    ///
+    /// # Errors
+    /// The first key that can't be used.
+    pub async fn signers(self) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
+        self.0.join().await
+    }
+}
+
+fn unlock_one(key: LockedKey) -> Result<Box<dyn Signer>, PreflightError> {
+    let LockedKey { name, file, password, password_source, secret } = key;
+    let key = match file {
+        KeyFile::Plain(key) => key,
+        KeyFile::Encrypted(locked) => match locked.decrypt(&password) {
+            Ok(key) => key,
+            Err(source) => return Err(PreflightError::Key { name, password_source, source }),
+        },
+    };
+    if let Some(Err(source)) = secret.map(|secret| secret.check(key.public())) {
+        return Err(PreflightError::Secret { name, source });
+    }
+    Ok(Box::new(KeySigner::new(name, key)))
 }

@@ -5,7 +5,7 @@ use super::error::BuildError;
 use super::finish::Finish;
 use super::outcome::BuildOutcome;
 use super::plan::{self, Delivery, SolvePlan};
-use super::preflight::{self, LockedKey};
+use super::preflight::{self, Unlocking};
 use super::reach::{self, Place, Reached};
 use super::request::BuildRequest;
 use crate::buildkit::Lost;
@@ -36,7 +36,7 @@ pub struct Deps {
     /// Credentials, for the daemon's.
     pub resolver: Arc<Resolver>,
     /// The keys and formats, if the build signs.
-    pub signing: Option<(Vec<LockedKey>, Formats)>,
+    pub signing: Option<(Unlocking, Formats)>,
 }
 
 /// Runs a build.

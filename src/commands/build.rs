@@ -3,6 +3,7 @@
 use super::display::Shown;
 use super::failure::Failure;
 use super::{files, keys, print_lines, registries, report, say_lines};
+use crate::build::preflight::{self, Unlocking};
 use crate::build::reach::Place;
 use crate::build::{self, BuildOutcome, Deps};
 use crate::cluster::Connection;
@@ -12,7 +13,9 @@ use crate::config;
 use crate::config::build::{BuildSettings, Parts, Progress};
 use crate::config::builder::Place as Where;
 use crate::config::env::Environment;
+use crate::config::sign::SignSettings;
 use crate::event::Events;
+use crate::sign::Formats;
 use crate::task::Cancel;
 
 /// Builds, and shows what came of it.
@@ -20,7 +23,7 @@ use crate::task::Cancel;
 /// # Errors
 /// Whatever kept it from its end.
 pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> Result<(), Failure> {
-    let settings = crate::config::build::resolve(parts, env)?;
+    let mut settings = crate::config::build::resolve(parts, env)?;
     for (name, path) in [("--iidfile", &settings.iidfile), ("--metadata-file", &settings.metadata_file)] {
         if let Some(path) = path {
             files::clear(name, path)?;
@@ -30,16 +33,16 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     let (iidfile, metadata_file) = (settings.iidfile.clone(), settings.metadata_file.clone());
     let resume = resume_flags(&settings);
     let push = settings.request.push;
+    // While the cluster is asked, keys are unlocked: that takes longer than a small build.
+    let mut signing = None;
+    if let Some(sign) = settings.sign.take_if(|sign| keys::at_once(sign)) {
+        signing = Some(unlock(sign, None, &cancel).await?);
+    }
     let prepared = cancel.guard(prepare(&settings)).await.map_err(Failure::interrupted)??;
     let BuildSettings { request, sign, .. } = settings;
-    let signing = match sign {
-        Some(sign) => {
-            let formats = sign.formats;
-            let keys = cancel.guard(keys::gather(sign, prepared.connection.as_ref())).await;
-            Some((keys.map_err(Failure::interrupted)??, formats))
-        }
-        None => None,
-    };
+    if let Some(sign) = sign {
+        signing = Some(unlock(sign, prepared.connection.as_ref(), &cancel).await?);
+    }
 
     let Prepared { place, registries, title, .. } = prepared;
     let registries::Registries { client, resolver, hosts } = registries;
@@ -63,6 +66,17 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         }
     }
     Ok(())
+}
+
+/// Gathers keys and starts to unlock them.
+async fn unlock(
+    sign: SignSettings,
+    cluster: Option<&Connection>,
+    cancel: &Cancel,
+) -> Result<(Unlocking, Formats), Failure> {
+    let formats = sign.formats;
+    let keys = cancel.guard(keys::gather(sign, cluster)).await.map_err(Failure::interrupted)??;
+    Ok((preflight::unlock(keys), formats))
 }
 
 /// What a build works with, once the cluster was asked.

@@ -13,6 +13,11 @@ pub(super) fn need_cluster(settings: &SignSettings) -> bool {
     settings.keys.iter().any(|key| matches!(key.place, KeyPlace::Secret { .. }))
 }
 
+/// Whether the keys can be unlocked before anything else is known: from files or the environment, nothing to ask.
+pub(super) fn at_once(settings: &SignSettings) -> bool {
+    !need_cluster(settings) && !matches!(settings.password, Password::Ask)
+}
+
 /// Reads the keys and finds their passwords: a Secret's own, the one that was given, or a prompt. To be run under
 /// the cancellation of signals: one that comes instead of a password is left to it.
 ///

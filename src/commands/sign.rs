@@ -62,7 +62,7 @@ pub(super) async fn run(
     let shown = Shown::start(progress, "sign".to_owned(), env)?;
     let work = async {
         let client = &registries.client;
-        let unlocked = cancel.guard(preflight::unlock(keys)).await.map_err(Failure::interrupted)?;
+        let unlocked = cancel.guard(preflight::unlock(keys).signers()).await.map_err(Failure::interrupted)?;
         let signers = unlocked.map_err(|error| Failure::build(error.into(), &flags))?;
         let first = &repositories[0];
         let found = cancel.guard(client.head_manifest(first, &digest.to_string())).await;
