@@ -1,6 +1,7 @@
 //! Waits until a builder takes builds, shows why it does not yet, and gives up on what will never pass.
 
 mod standing;
+mod words;
 
 use super::api::{self, ApiError, Operation, Said};
 use super::choose;
@@ -179,15 +180,15 @@ async fn last_words(connection: &Connection, namespace: &str, pod: &str) -> Opti
         let parameters = LogParams {
             container: Some(CONTAINER.to_owned()),
             previous,
-            tail_lines: Some(8),
-            limit_bytes: Some(4096),
+            tail_lines: Some(64),
+            limit_bytes: Some(32 << 10),
             ..LogParams::default()
         };
         let operation = Operation::one("get", "pods/log", namespace, pod);
         let log =
             api::call(connection.server(), Duration::from_secs(3), operation, || api.logs(pod, &parameters));
         match log.await {
-            Ok(text) if !text.trim().is_empty() => return Some(text.trim_end().to_owned()),
+            Ok(text) if !text.trim().is_empty() => return Some(words::last(&text)),
             _ => {}
         }
     }
