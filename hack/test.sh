@@ -25,11 +25,11 @@ trap stop_cluster EXIT
 # shellcheck disable=SC1091
 source target/cluster/env
 
-step "format, lints, documentation, generated code"
+step "format, lints, documentation, licences"
 cargo fmt --check -- --config-path hack
-cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --all-targets --quiet -- -D warnings
 RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --quiet
-cargo test --locked --test protos
+hack/deny.sh
 
 step "unit tests"
 cargo test --locked --lib
@@ -40,9 +40,12 @@ KUBECTL_BUILD_BIN="$(hack/build-static.sh --print)"
 export KUBECTL_BUILD_BIN
 
 step "tests against real peers"
-cargo test --locked --no-run --tests --quiet
+cargo test --locked --no-run --test '*' --quiet
 # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
-${CLUSTER_RUN:-} cargo test --locked --tests -- --include-ignored "--test-threads=${TEST_THREADS:-3}"
+${CLUSTER_RUN:-} cargo test --locked --test '*' -- --include-ignored "--test-threads=${TEST_THREADS:-3}"
+
+step "the demo"
+hack/demo.sh
 
 if [ -x hack/cluster/test-kind.sh ]; then
   step "the kind provider, with stand-ins for kind and docker"
