@@ -1,7 +1,7 @@
 //! What can't be meant is refused before anything starts: no cluster is asked, no builder made, no file touched.
 
 use crate::rig::Rig;
-use crate::tool::Tool;
+use crate::tool::{Tool, run};
 
 #[test]
 #[ignore = "needs the rig"]
@@ -58,6 +58,26 @@ fn each_misuse_has_its_message_and_exit_code_2() {
         assert_eq!(ran.code, code, "{arguments:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(text), "{arguments:?}: {text:?} is not in:\n{}", ran.stderr);
         assert!(!ran.stderr.contains("#1 "), "{arguments:?} started something:\n{}", ran.stderr);
+    }
+}
+
+#[test]
+#[ignore = "needs the rig"]
+fn a_key_that_stands_where_its_place_belongs_is_not_printed() {
+    let rig = Rig::load();
+    let tool = Tool::new(&rig, "default");
+    tool.file("ctx/Dockerfile", "FROM scratch\n");
+    let (private, _) = tool.key_pair("cosign", "");
+    let pem = std::fs::read_to_string(private).expect("a key");
+    let body = pem.lines().nth(1).expect("a line of base64");
+    for (text, said) in
+        [(pem.as_str(), "env://NAME"), ("pkcs11:object=o?pin-value=4711", "not supported yet")]
+    {
+        let mut command =
+            tool.command("kubectl-build", &["--sign", "--push", "-vv", "-t", "r.example/a:1", "ctx"]);
+        command.env("COSIGN_KEY", text);
+        let stderr = run(command).fails(2, &["COSIGN_KEY", said]);
+        assert!(!stderr.contains(body) && !stderr.contains("4711"), "{stderr}");
     }
 }
 

@@ -206,8 +206,9 @@ pub fn target(references: &[String], tags: &[String]) -> Result<SignTarget, Misu
 }
 
 fn key(text: String, source: Source, directory: &Path, env: &dyn Environment) -> Result<KeySettings, Misuse> {
-    let invalid = |reason: String| Misuse::Value { name: source.to_string(), value: text.clone(), reason };
-    let place = match text.parse::<KeyReference>().map_err(|error| invalid(error.to_string()))? {
+    let invalid = |value, reason| Misuse::Value { name: source.to_string(), value, reason };
+    let reference = text.parse::<KeyReference>();
+    let place = match reference.map_err(|error| invalid(error.redact(&text), error.to_string()))? {
         KeyReference::File(path) => {
             let path = directory.join(path);
             let failed = |source| Misuse::File { name: "the signing key", path: path.clone(), source };
@@ -215,7 +216,7 @@ fn key(text: String, source: Source, directory: &Path, env: &dyn Environment) ->
         }
         KeyReference::Environment(name) => match env.get_filled(&name) {
             Some(pem) => KeyPlace::Pem(pem.into()),
-            None => return Err(invalid(format!("the variable {name} is not set"))),
+            None => return Err(invalid(text, format!("the variable {name} is not set"))),
         },
         KeyReference::KubernetesSecret { namespace, name } => KeyPlace::Secret { namespace, name },
     };
@@ -270,6 +271,26 @@ mod tests {
         assert!(matches!(error(None, &["env://PEM"], true), Misuse::SigningOptionUnused(_)));
         assert!(matches!(error(Some("true"), &["env://ABSENT"], true), Misuse::Value { .. }));
         assert!(matches!(error(Some("true"), &["/no/such.key"], true), Misuse::File { .. }));
+    }
+
+    #[test]
+    fn a_key_or_pin_in_the_wrong_place_is_not_repeated() {
+        let base64 = "LS0tLS1CRUdJTiBFTkNSWVBURUQgU0VDUkVU";
+        for (text, said) in [
+            ("-----BEGIN PRIVATE KEY-----\nSECRET\n", "env://NAME"),
+            (base64, "env://NAME"),
+            ("pkcs11:token=t;object=o?pin-value=SECRET", "pkcs11:"),
+            ("vault://user:SECRET@host/key", "vault://"),
+            ("env://A=SECRET", "env://"),
+        ] {
+            let env = Fixed::new([("COSIGN_KEY", text)]);
+            for keys in [&[][..], &[text][..]] {
+                let error = resolve_with(Some("true"), keys, true, &env).expect_err("misuse");
+                let told = format!("{error} {error:?} {:?}", error.hint());
+                assert!(!told.contains("SECRET") && !told.contains(base64), "{told}");
+                assert!(error.to_string().contains(said), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -23,13 +23,16 @@ pub enum KeyReference {
 
 /// Why a key reference names nothing.
 ///
-/// The texts repeat the scheme only: a PKCS#11 URI may carry a PIN.
+/// The texts repeat the scheme only: a PKCS#11 URI may carry a PIN, and who mistakes the grammar passes the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyReferenceError {
     /// The reference is the empty string.
     #[error("the key reference is empty")]
     Empty,
+    /// The key's own text, PEM or that in base64, where the key's place was asked for.
+    #[error("this is a key, not the place of one; keep it in a variable and name that: `env://NAME`")]
+    Key,
     /// A kind of key that cosign has and this version has not.
     #[error(
         "keys in {kind} (`{scheme}`) are not supported yet; use a PEM file, `env://NAME` or `k8s://NAMESPACE/NAME`"
@@ -51,6 +54,9 @@ pub enum KeyReferenceError {
     KubernetesSecret,
 }
 
+/// How PEM starts, bare and in base64, as CI variables often hold it.
+const PEM: [&str; 2] = ["-----BEGIN", "LS0tLS1CRUdJT"];
+
 /// Kinds that are recognised by name; their order doesn't matter.
 const LATER: [(&str, &str); 9] = [
     ("awskms://", "AWS KMS"),
@@ -71,6 +77,9 @@ impl FromStr for KeyReference {
         if text.is_empty() {
             return Err(KeyReferenceError::Empty);
         }
+        if PEM.into_iter().any(|start| text.contains(start)) {
+            return Err(KeyReferenceError::Key);
+        }
         if let Some((scheme, kind)) = LATER.into_iter().find(|(scheme, _)| text.starts_with(scheme)) {
             return Err(KeyReferenceError::NotYet { scheme, kind });
         }
@@ -87,6 +96,21 @@ impl FromStr for KeyReference {
                 _ => Err(KeyReferenceError::KubernetesSecret),
             },
             Some((scheme, _)) => Err(KeyReferenceError::UnknownScheme(scheme.to_owned())),
+        }
+    }
+}
+
+impl KeyReferenceError {
+    /// Returns what may be repeated of a text that was refused: how it starts.
+    pub fn redact(&self, text: &str) -> String {
+        match self {
+            Self::Empty => String::new(),
+            Self::Key => "[redacted]".to_owned(),
+            Self::NotYet { scheme, .. } => format!("{scheme}…"),
+            Self::UnknownScheme(scheme) => format!("{scheme}://…"),
+            Self::Environment => "env://…".to_owned(),
+            // Two names, and which of them is missing helps.
+            Self::KubernetesSecret => text.to_owned(),
         }
     }
 }
@@ -150,6 +174,10 @@ mod tests {
             assert!(matches!(error, KeyReferenceError::NotYet { .. }), "{error}");
             assert!(error.to_string().contains("not supported yet"), "{error}");
             assert!(!error.to_string().contains("1234"), "a PIN must not be repeated");
+        }
+        for text in ["-----BEGIN PRIVATE KEY-----\nMIG", "env://-----BEGIN X", "LS0tLS1CRUdJTiBFTkNSWVBURUQ="]
+        {
+            assert_eq!(parse(text), Err(KeyReferenceError::Key), "{text}");
         }
     }
 
