@@ -27,6 +27,10 @@ impl Credentials for RegistryCredentials {
         })
     }
 
+    async fn knows(&self, host: &str) -> bool {
+        self.resolver.knows(host).await
+    }
+
     async fn token(&self, ask: auth::TokenRequest) -> Result<Option<Token>, CredentialsError> {
         let credential = self.resolver.lookup(&ask.host, scope_path(&ask.scopes)).await?;
         if let Credential::RegistryToken(token) = credential {
@@ -50,6 +54,37 @@ fn scope_path(scopes: &[String]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb::moby::filesync::v1::GetTokenAuthorityRequest;
+    use crate::pb::moby::filesync::v1::auth_server::Auth as _;
+    use crate::registry::credentials::{Document, HelperEnvironment};
+
+    /// Returns the key by which a daemon knows a new session of a user with this docker configuration.
+    async fn key(config: &str, host: &str) -> Vec<u8> {
+        let document = Document::parse("config.json", config.as_bytes()).expect("a configuration");
+        let resolver = Arc::new(Resolver::new(vec![document], HelperEnvironment::default()));
+        let client = registry::Client::new(registry::Options::new(Arc::clone(&resolver))).expect("a client");
+        let auth = auth::Auth::new(Arc::new(RegistryCredentials { resolver, client }));
+        let request = GetTokenAuthorityRequest { host: host.to_owned(), salt: vec![7; 32].into() };
+        let answer = auth.get_token_authority(tonic::Request::new(request)).await.expect("a key");
+        answer.into_inner().public_key.to_vec()
+    }
+
+    #[tokio::test]
+    async fn only_sessions_that_know_nothing_of_a_registry_share_a_key() {
+        let host = "r.example";
+        let anonymous = key("{}", host).await;
+        assert_eq!(key(r#"{"auths":{"q.example":{"auth":"dTpw"}}}"#, host).await, anonymous);
+        for config in [
+            r#"{"auths":{"r.example":{"auth":"dTpw"}}}"#,
+            r#"{"auths":{"r.example":{"registrytoken":"t"}}}"#,
+            r#"{"auths":{"r.example/org":{"auth":"dTpw"}}}"#,
+            r#"{"auths":{"r.example/org":{"registrytoken":"t"}}}"#,
+        ] {
+            let (one, other) = (key(config, host).await, key(config, host).await);
+            assert_ne!(one, other, "{config}");
+            assert_ne!(one, anonymous, "{config}");
+        }
+    }
 
     #[test]
     fn credentials_of_a_repository_are_used_only_for_a_token_of_it_alone() {

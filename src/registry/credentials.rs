@@ -138,7 +138,7 @@ impl Resolver {
     /// The first failure of a helper or an entry, unless another entry knows the host.
     pub async fn find(&self, host: &str, repository_path: Option<&str>) -> Result<Found, CredentialError> {
         let host = config::canonical_host(host);
-        let server = if host == super::reference::DOCKER_HUB { DOCKER_HUB_KEY } else { host.as_str() };
+        let server = server(&host);
         let mut failure = None;
         for document in &self.documents {
             for origin in document.origins(&host, repository_path.unwrap_or_default()) {
@@ -156,6 +156,20 @@ impl Resolver {
             Some(error) => Err(error),
             None => Ok(Found { credential: Credential::Anonymous, origin: None }),
         }
+    }
+
+    /// Whether there are credentials for anything at a host: itself, or any path on it. A place that fails to answer
+    /// counts as having some.
+    pub async fn knows(&self, host: &str) -> bool {
+        let host = config::canonical_host(host);
+        for document in &self.documents {
+            for origin in document.origins_of_host(&host) {
+                if !matches!(self.ask(document, origin, server(&host)).await, Ok(None)) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// Forgets what helpers have answered, after a registry refused it.
@@ -185,6 +199,11 @@ impl Resolver {
                 .map(|credential| Found { credential, origin: Some(document.name().to_owned()) })),
         }
     }
+}
+
+/// Returns the name by which helpers know a host.
+fn server(host: &str) -> &str {
+    if host == super::reference::DOCKER_HUB { DOCKER_HUB_KEY } else { host }
 }
 
 fn decode(document: &Document, key: &str, entry: &Entry) -> Result<Option<Credential>, CredentialError> {

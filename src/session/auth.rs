@@ -62,6 +62,10 @@ pub trait Credentials: Send + Sync {
     /// `None` if there are none: the builder then asks the registry anonymously.
     async fn basic(&self, host: &str) -> Result<Option<(String, SecretString)>, CredentialsError>;
 
+    /// Whether tokens of this registry may be more than what anybody gets. Not the same as [`Credentials::basic`]:
+    /// there may be tokens without a password, and passwords for some of its repositories only.
+    async fn knows(&self, host: &str) -> bool;
+
     /// Fetches a token, with the registry's credentials or anonymously. `None` if it can't be had either way.
     async fn token(&self, request: TokenRequest) -> Result<Option<Token>, CredentialsError>;
 
@@ -96,10 +100,11 @@ impl Auth {
     }
 
     /// Returns the key pair by which the builder knows sessions with the same rights.
-    async fn authority(&self, host: &str, salt: &[u8]) -> Result<Authority, Status> {
-        // Without a secret there is nothing to prove, so all anonymous sessions may share tokens.
-        if self.basic(host).await?.is_none() {
-            return Ok(Authority::new(salt, &[]));
+    async fn authority(&self, host: &str, salt: &[u8]) -> Authority {
+        // Without a secret there is nothing to prove, so all anonymous sessions may share tokens. Anybody can derive
+        // this key and be given them: whatever is not known for certain gets a key of its own.
+        if matches!(tokio::time::timeout(PATIENCE, self.credentials.knows(host)).await, Ok(false)) {
+            return Authority::new(salt, &[]);
         }
         let known = || self.seeds.lock().expect("no holder panics").get(host).copied();
         let seed = match known() {
@@ -110,7 +115,7 @@ impl Auth {
                 *self.seeds.lock().expect("no holder panics").entry(host.to_owned()).or_insert(fresh)
             }
         };
-        Ok(Authority::new(salt, seed.as_bytes()))
+        Authority::new(salt, seed.as_bytes())
     }
 }
 
@@ -166,7 +171,7 @@ impl auth_server::Auth for Auth {
         request: Request<GetTokenAuthorityRequest>,
     ) -> Result<Response<GetTokenAuthorityResponse>, Status> {
         let GetTokenAuthorityRequest { host, salt } = request.into_inner();
-        let authority = self.authority(&host, &salt).await?;
+        let authority = self.authority(&host, &salt).await;
         Ok(Response::new(GetTokenAuthorityResponse { public_key: authority.public_key().into() }))
     }
 
@@ -179,7 +184,7 @@ impl auth_server::Auth for Auth {
         if payload.len() != 32 {
             return Err(Status::invalid_argument("a challenge has 32 bytes"));
         }
-        let authority = self.authority(&host, &salt).await?;
+        let authority = self.authority(&host, &salt).await;
         Ok(Response::new(VerifyTokenAuthorityResponse { signed: authority.sign(&payload).into() }))
     }
 }
@@ -232,6 +237,10 @@ mod tests {
                 "slow.example" => std::future::pending().await,
                 _ => Ok(None),
             }
+        }
+
+        async fn knows(&self, host: &str) -> bool {
+            matches!(host, "private.example" | "token.example")
         }
 
         async fn token(&self, request: TokenRequest) -> Result<Option<Token>, CredentialsError> {
@@ -291,6 +300,8 @@ mod tests {
         assert_eq!(key(&one, "private.example", b"salt").await, private);
         assert_ne!(key(&one, "private.example", b"pepper").await, private);
         assert_ne!(key(&other, "private.example", b"salt").await, private, "a seed of its own");
+        let token = key(&one, "token.example", b"salt").await;
+        assert_ne!(key(&other, "token.example", b"salt").await, token, "no password, but tokens of its own");
         let anonymous = key(&one, "other.example", b"salt").await;
         assert_eq!(key(&other, "other.example", b"salt").await, anonymous, "nothing to prove");
     }

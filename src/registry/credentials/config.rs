@@ -97,6 +97,15 @@ impl Document {
         &self.name
     }
 
+    /// Returns every place that may know something of a host, whatever the path.
+    pub(super) fn origins_of_host<'a>(&'a self, host: &str) -> Vec<Origin<'a>> {
+        let entries = self.auths.iter().filter(|(key, _)| key.fits_host(host));
+        let entries = entries.map(|(key, entry)| Origin::Entry(&key.written, entry));
+        let helpers = self.helpers.iter().filter(|(key, _)| key.fits_host(host));
+        let helpers = helpers.map(|(_, helper)| helper).chain(&self.store);
+        entries.chain(helpers.map(|helper| Origin::Helper(helper))).collect()
+    }
+
     /// Returns where to look for a host and path, the best place first.
     pub(super) fn origins<'a>(&'a self, host: &str, path: &str) -> Vec<Origin<'a>> {
         let mut found = Vec::new();
@@ -168,13 +177,16 @@ impl Key {
 
     /// Returns how well the key fits: the length of its path, and whether its host has no wildcard.
     fn weight(&self, host: &str, path: &str) -> Option<(usize, bool)> {
-        let exact = self.host == host;
-        if !exact && !wildcard(&self.host, host) {
+        if !self.fits_host(host) {
             return None;
         }
         let rest = path.strip_prefix(self.path.as_str())?;
         let at_boundary = self.path.is_empty() || rest.is_empty() || rest.starts_with('/');
-        at_boundary.then_some((self.path.len(), exact))
+        at_boundary.then_some((self.path.len(), self.host == host))
+    }
+
+    fn fits_host(&self, host: &str) -> bool {
+        self.host == host || wildcard(&self.host, host)
     }
 }
 

@@ -18,6 +18,22 @@ async fn look(json: &str, host: &str, path: &str) -> String {
 }
 
 #[rstest]
+#[case::host(r#"{"auths":{"r.io":{"auth":"dTpw"}}}"#, true)]
+#[case::path_only(r#"{"auths":{"r.io/org":{"auth":"dTpw"}}}"#, true)]
+#[case::token_only(r#"{"auths":{"r.io":{"registrytoken":"t"}}}"#, true)]
+#[case::wildcard_path(r#"{"auths":{"*.io/org":{"auth":"dTpw"}}}"#, true)]
+#[case::broken(r#"{"auths":{"r.io/org":{"auth":"%"}}}"#, true)]
+#[case::no_such_helper(r#"{"credsStore":"none"}"#, true)]
+#[case::empty_entry(r#"{"auths":{"r.io":{}}}"#, false)]
+#[case::other_host(r#"{"auths":{"q.io/r.io":{"auth":"dTpw"}}}"#, false)]
+#[tokio::test]
+async fn what_is_known_of_a_host_at_any_path(#[case] json: &str, #[case] known: bool) {
+    let document = Document::parse("config.json", json.as_bytes()).unwrap();
+    let resolver = Resolver::new(vec![document], HelperEnvironment::default());
+    assert_eq!(resolver.knows("R.io").await, known);
+}
+
+#[rstest]
 #[case::plain(r#"{"auths":{"r.io":{"auth":"dTpw"}}}"#, "r.io", "u:p")]
 #[case::no_padding(r#"{"auths":{"r.io":{"auth":"dTpwdw"}}}"#, "r.io", "u:pw")]
 #[case::colon_in_password(r#"{"auths":{"r.io":{"auth":"dTpwOnE="}}}"#, "r.io", "u:p:q")]
