@@ -57,6 +57,35 @@ fn without_a_push_the_result_stays_in_the_cache_and_a_line_says_so() {
     assert_eq!(ran.ok(), "");
 }
 
+/// Checks are loosened for the registry that was named, and for no other that is pushed to.
+#[test]
+#[ignore = "needs the rig"]
+fn a_plain_registry_beside_another_does_not_loosen_its_checks() {
+    let rig = Rig::load();
+    let space = rig.namespace("mixed");
+    let tool = Tool::new(&rig, space.name());
+    let (plain, tls) = (rig.get("REGISTRY"), rig.get("REGISTRY_TLS"));
+    tool.log_in(tls);
+    let ca = format!("{tls}={}", rig.get("REGISTRY_TLS_CA"));
+    tool.buildkit(&["create", "knows-nothing"]).ok();
+    tool.buildkit(&["create", "knows-the-ca", "--registry-ca", &ca]).ok();
+    let context = hello();
+    let build = |builder: &str, name: &str| {
+        let tags = [format!("{plain}/{name}:1"), format!("{tls}/{name}:1")];
+        let arguments =
+            ["--builder", builder, "-t", &tags[0], "-t", &tags[1], "--push", "--registry-http", plain];
+        tool.build(&[&arguments[..], &[context.to_str().expect("UTF-8")]].concat())
+    };
+    let name = fresh("mixed");
+    build("knows-nothing", &name).fails(1, &[tls, "x509", "--registry-ca"]);
+    assert_eq!(Seen::tls(&rig, tls).digest(&name, "1"), None, "it went there unchecked");
+    let name = fresh("mixed");
+    let stdout = build("knows-the-ca", &name).ok();
+    let digest = Seen::plain(&rig).digest(&name, "1").expect("the tag is there");
+    assert_eq!(Seen::tls(&rig, tls).digest(&name, "1").as_ref(), Some(&digest));
+    assert_eq!(stdout, format!("{plain}/{name}:1@{digest}\n{tls}/{name}:1@{digest}\n"));
+}
+
 /// The predecessor's TestBuildWithPush: a registry that only pods can resolve, with TLS of its own authority and a
 /// password from a Secret.
 #[test]

@@ -88,6 +88,27 @@ impl Tool {
         run(self.command("kubectl-buildkit", arguments))
     }
 
+    /// Writes docker's configuration with the user of one of the registries that have a password.
+    #[allow(dead_code, reason = "not every test crate logs in")]
+    pub fn log_in(&self, registry: &str) {
+        let (user, password) = (self.rig.get("REGISTRY_USER"), self.rig.get("REGISTRY_PASSWORD"));
+        let config =
+            format!(r#"{{"auths":{{"{registry}":{{"username":"{user}","password":"{password}"}}}}}}"#);
+        self.file(".docker/config.json", config);
+    }
+
+    /// Runs a line that was printed, in a shell, as a person would.
+    #[allow(dead_code, reason = "not every test crate prints lines")]
+    pub fn shell(&self, line: &str, variables: &[(&str, &str)]) -> Ran {
+        let mut command = self.rig.command("/bin/sh");
+        command.arg("-c").arg(line).current_dir(self.home()).env_clear();
+        for (name, value) in self.command("true", &[]).get_envs() {
+            command.env(name, value.expect("it is set"));
+        }
+        command.envs(variables.iter().copied());
+        run(command)
+    }
+
     /// Makes a key pair with cosign, with this password, and returns the paths of its halves.
     pub fn key_pair(&self, name: &str, password: &str) -> (PathBuf, PathBuf) {
         let mut command = Command::new(self.rig.peer("cosign"));

@@ -27,8 +27,8 @@ pub enum Delivery {
 pub struct SolvePlan {
     /// The frontend's attributes.
     pub attrs: BTreeMap<String, String>,
-    /// The exporter's type and attributes, if anything is exported.
-    pub exporter: Option<(String, BTreeMap<String, String>)>,
+    /// The exporters' types and attributes, if anything is exported: one, or two of one image.
+    pub exporters: Vec<(String, BTreeMap<String, String>)>,
     /// Rights asked for.
     pub entitlements: Vec<String>,
     /// How the image leaves the daemon.
@@ -43,8 +43,8 @@ pub fn plan(request: &BuildRequest, sign: bool) -> SolvePlan {
         (false, _) if request.digest_wanted => Delivery::Digest,
         (false, _) => Delivery::Cache,
     };
-    let exporter = exporter(request, &delivery);
-    SolvePlan { attrs: attrs(request), exporter, entitlements: request.entitlements.clone(), delivery }
+    let exporters = exporters(request, &delivery);
+    SolvePlan { attrs: attrs(request), exporters, entitlements: request.entitlements.clone(), delivery }
 }
 
 fn attrs(request: &BuildRequest) -> BTreeMap<String, String> {
@@ -86,34 +86,43 @@ fn attrs(request: &BuildRequest) -> BTreeMap<String, String> {
     attrs
 }
 
-fn exporter(request: &BuildRequest, delivery: &Delivery) -> Option<(String, BTreeMap<String, String>)> {
-    let tags = || request.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let mut attrs = BTreeMap::new();
-    let mut set = |key: &str, value: String| attrs.insert(key.to_owned(), value);
-    match delivery {
-        Delivery::Cache => return None,
+/// Returns one exporter, or two where some names go to registries with loosened checks and some do not: the daemon
+/// loosens them for all names of an exporter, and forgets their CAs (buildkit util/push/push.go). Replies of both are
+/// the same but for the names.
+fn exporters(request: &BuildRequest, delivery: &Delivery) -> Vec<(String, BTreeMap<String, String>)> {
+    let tags = || request.tags.iter().map(|tag| (&tag.repository, tag.to_string())).collect::<Vec<_>>();
+    let (names, by_digest) = match delivery {
+        Delivery::Cache => return Vec::new(),
         Delivery::Digest => {
-            if !request.tags.is_empty() {
-                set("name", tags());
-            }
+            let names = tags().into_iter().map(|(_, name)| name).collect();
+            return vec![exporter(names, &[])];
         }
-        Delivery::Tags => {
-            set("name", tags());
-            set("push", "true".to_owned());
-        }
+        Delivery::Tags => (tags(), None),
         Delivery::ByDigest(repositories) => {
-            set("name", repositories.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
-            set("push", "true".to_owned());
-            set("push-by-digest", "true".to_owned());
+            let names = repositories.iter().map(|repository| (repository, repository.to_string()));
+            (names.collect(), Some("push-by-digest"))
         }
-    }
+    };
     let insecure = |repository: &Repository| request.insecure_hosts.contains(&repository.registry);
-    if request.push && request.repositories().iter().any(insecure) {
-        set("registry.insecure", "true".to_owned());
+    let (loose, checked): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|(repository, _)| insecure(repository));
+    let classes = [(checked, None), (loose, Some("registry.insecure"))];
+    let classes = classes.into_iter().filter(|(names, _)| !names.is_empty());
+    let exporters = classes.map(|(names, loosened)| {
+        let flags: Vec<_> = [Some("push"), by_digest, loosened].into_iter().flatten().collect();
+        exporter(names.into_iter().map(|(_, name)| name).collect(), &flags)
+    });
+    exporters.collect()
+}
+
+fn exporter(names: Vec<String>, flags: &[&str]) -> (String, BTreeMap<String, String>) {
+    let mut attrs: BTreeMap<_, _> = flags.iter().map(|&flag| (flag.to_owned(), "true".to_owned())).collect();
+    if !names.is_empty() {
+        attrs.insert("name".to_owned(), names.join(","));
     }
     // Media types are pinned: the daemon's default depends on its version and on attestations.
-    set("oci-mediatypes", "true".to_owned());
-    Some(("image".to_owned(), attrs))
+    attrs.insert("oci-mediatypes".to_owned(), "true".to_owned());
+    ("image".to_owned(), attrs)
 }
 
 #[cfg(test)]
@@ -130,19 +139,23 @@ mod tests {
         }
     }
 
+    /// Returns the attributes of the only exporter.
+    fn only(plan: SolvePlan) -> BTreeMap<String, String> {
+        let [(kind, attrs)] = <[_; 1]>::try_from(plan.exporters).expect("one exporter");
+        assert_eq!(kind, "image");
+        attrs
+    }
+
     #[test]
     fn a_signed_push_goes_by_digest_to_each_repository_once() {
-        let plan = plan(&request(&["r.example/a:1", "r.example/a:2", "s.example/b:1"]), true);
-        let (kind, attrs) = plan.exporter.expect("an exporter");
-        assert_eq!(kind, "image");
+        let attrs = only(plan(&request(&["r.example/a:1", "r.example/a:2", "s.example/b:1"]), true));
         assert_eq!(attrs["name"], "r.example/a,s.example/b");
         assert_eq!(attrs["push-by-digest"], "true");
     }
 
     #[test]
     fn an_unsigned_push_writes_the_tags() {
-        let (_, attrs) =
-            plan(&request(&["r.example/a:1", "r.example/a:2"]), false).exporter.expect("an exporter");
+        let attrs = only(plan(&request(&["r.example/a:1", "r.example/a:2"]), false));
         assert_eq!(attrs["name"], "r.example/a:1,r.example/a:2");
         assert!(!attrs.contains_key("push-by-digest"));
         assert!(!attrs.contains_key("registry.insecure"));
@@ -152,19 +165,39 @@ mod tests {
     fn insecure_is_said_only_for_the_hosts_it_was_asked_for() {
         let mut request = request(&["r.example/a:1"]);
         request.insecure_hosts = vec!["other.example".to_owned()];
-        assert!(!plan(&request, true).exporter.expect("an exporter").1.contains_key("registry.insecure"));
+        assert!(!only(plan(&request, true)).contains_key("registry.insecure"));
         request.insecure_hosts = vec!["r.example".to_owned()];
-        assert_eq!(plan(&request, true).exporter.expect("an exporter").1["registry.insecure"], "true");
+        assert_eq!(only(plan(&request, true))["registry.insecure"], "true");
+    }
+
+    #[test]
+    fn one_plain_registry_does_not_loosen_the_checks_of_another() {
+        let mut request = request(&["plain.example/a:1", "prod.example/b:1", "plain.example/a:2"]);
+        request.insecure_hosts = vec!["plain.example".to_owned()];
+        for (sign, checked, loose) in [
+            (false, "prod.example/b:1", "plain.example/a:1,plain.example/a:2"),
+            (true, "prod.example/b", "plain.example/a"),
+        ] {
+            let exporters = plan(&request, sign).exporters;
+            let [(_, prod), (_, plain)] = &exporters[..] else { panic!("{exporters:?}") };
+            assert_eq!((prod["name"].as_str(), plain["name"].as_str()), (checked, loose));
+            assert_eq!((prod.get("registry.insecure"), plain["registry.insecure"].as_str()), (None, "true"));
+            for attrs in [prod, plain] {
+                assert_eq!(attrs["push"], "true");
+                assert_eq!(attrs.contains_key("push-by-digest"), sign);
+                assert_eq!(attrs["oci-mediatypes"], "true", "or the digests would differ");
+            }
+        }
     }
 
     #[test]
     fn without_a_push_nothing_is_exported_unless_the_digest_is_wanted() {
         let mut request = request(&["r.example/a:1"]);
         request.push = false;
-        assert_eq!(plan(&request, false).exporter, None);
+        assert_eq!(plan(&request, false).exporters, []);
         request.digest_wanted = true;
-        let (_, attrs) = plan(&request, false).exporter.expect("an exporter");
-        assert!(!attrs.contains_key("push"));
+        let attrs = only(plan(&request, false));
+        assert!(attrs["name"] == "r.example/a:1" && !attrs.contains_key("push"));
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub struct BuildRequest {
     pub entitlements: Vec<String>,
     /// Push the image.
     pub push: bool,
-    /// Registries that the daemon may push to without checking their certificates, or over plain HTTP.
+    /// Registries that the daemon may push to without checking their certificates, or over plain HTTP, beyond those
+    /// that its own configuration says this of.
     pub insecure_hosts: Vec<String>,
     /// The digest is wanted even if nothing is pushed.
     pub digest_wanted: bool,

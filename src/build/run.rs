@@ -126,7 +126,7 @@ async fn solve_with_session(
         session_id: session.id().to_owned(),
         frontend: solve::DOCKERFILE.to_owned(),
         attrs: plan.attrs,
-        exporters: plan.exporter.into_iter().map(|(kind, attrs)| Exporter { kind, attrs }).collect(),
+        exporters: plan.exporters.into_iter().map(|(kind, attrs)| Exporter { kind, attrs }).collect(),
         entitlements: plan.entitlements,
     };
     let client = reached.client.clone();

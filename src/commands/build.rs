@@ -39,12 +39,13 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         signing = Some(unlock(sign, None, &cancel).await?);
     }
     let prepared = cancel.guard(prepare(&settings)).await.map_err(Failure::interrupted)??;
-    let BuildSettings { request, sign, .. } = settings;
+    let BuildSettings { mut request, sign, .. } = settings;
     if let Some(sign) = sign {
         signing = Some(unlock(sign, prepared.connection.as_ref(), &cancel).await?);
     }
 
-    let Prepared { place, registries, title, .. } = prepared;
+    let Prepared { place, registries, to_loosen, title, .. } = prepared;
+    request.insecure_hosts = to_loosen;
     let registries::Registries { client, resolver, hosts } = registries;
     let shown = Shown::start(settings.progress, title, env)?;
     let deps = Deps { place, client, resolver, signing };
@@ -84,6 +85,7 @@ struct Prepared {
     connection: Option<Connection>,
     place: Place,
     registries: registries::Registries,
+    to_loosen: Vec<String>,
     title: String,
 }
 
@@ -120,7 +122,8 @@ async fn prepare(settings: &BuildSettings) -> Result<Prepared, Failure> {
     };
     let registries =
         registries::open(&settings.registry, connection.as_ref(), &builder, &repositories).await?;
-    Ok(Prepared { connection, place, registries, title })
+    let to_loosen = registries::to_loosen(&settings.registry.hosts, &builder);
+    Ok(Prepared { connection, place, registries, to_loosen, title })
 }
 
 /// Looks for the builder. One that has to be made is made for the registries that the flags speak of; one that is

@@ -62,6 +62,17 @@ pub(super) async fn open(
     Ok(Registries { client, resolver, hosts })
 }
 
+/// Returns the registries that the daemon must be told to loosen its checks for, with each push: those that the flags
+/// name and its own configuration doesn't.
+pub(super) fn to_loosen(flags: &[HostSettings], builder: &BuilderRegistries) -> Vec<String> {
+    let told = |flag: &&HostSettings| {
+        let own = builder.hosts.get(&flag.host);
+        flag.plain_http && !own.is_some_and(|own| own.http)
+            || flag.insecure && !own.is_some_and(|own| own.insecure)
+    };
+    flags.iter().filter(told).map(|flag| flag.host.clone()).collect()
+}
+
 /// Merges what the flags and the builder say of each registry.
 fn merge(flags: &[HostSettings], builder: &BuilderRegistries) -> Vec<HostOptions> {
     let mut hosts: Vec<HostOptions> = builder
@@ -107,5 +118,24 @@ mod tests {
         assert_eq!(of("r.example").ca_pem, [b"builder".to_vec(), b"flag".to_vec()]);
         assert_eq!(of("s.example").ca_pem, [b"flag".to_vec()]);
         assert!(of("h.example").plain_http && of("h.example").ca_pem.is_empty());
+    }
+
+    #[test]
+    fn a_builder_is_told_only_what_it_does_not_know() {
+        let mut builder = BuilderRegistries::default();
+        builder.hosts.entry("known.example".to_owned()).or_default().http = true;
+        let flag = |host: &str, plain_http, insecure| HostSettings {
+            host: host.to_owned(),
+            plain_http,
+            insecure,
+            ..HostSettings::default()
+        };
+        let flags = [
+            flag("known.example", true, false),
+            flag("new.example", true, false),
+            flag("ca.example", false, false),
+        ];
+        assert_eq!(to_loosen(&flags, &builder), ["new.example"]);
+        assert_eq!(to_loosen(&[flag("known.example", true, true)], &builder), ["known.example"]);
     }
 }

@@ -97,12 +97,8 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         options: frontend,
         entitlements,
         push,
-        insecure_hosts: registry
-            .hosts
-            .iter()
-            .filter(|host| host.plain_http || host.insecure)
-            .map(|host| host.host.clone())
-            .collect(),
+        // Only the builder's own settings tell for which hosts it has to be said.
+        insecure_hosts: Vec::new(),
         digest_wanted: iidfile.is_some() || metadata_file.is_some(),
     };
     Ok(BuildSettings {
