@@ -32,7 +32,7 @@ pub mod builder {
     pub use super::list::{Listed, ListedPod, list};
     pub use super::manifest::{DEFAULT_IMAGE, DEFAULT_NAME, Mode, ModeChoice, ModeError};
     pub use super::provision::{
-        Builder, BuilderSpec, Created, PodRef, create, ensure, find, registries, remove,
+        Builder, BuilderSpec, Created, Found, PodRef, create, ensure, find, registries, remove,
     };
 }
 

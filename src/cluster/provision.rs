@@ -15,7 +15,7 @@ use super::wait::{self, Awaited};
 use super::{ClusterError, WaitError, choose, mode};
 use crate::event::{Events, Step};
 use config::ConfigSource;
-pub use find::{find, registries};
+pub use find::{Found, find, registries};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -216,15 +216,25 @@ async fn find_ready(
     spec: &BuilderSpec,
     key: &str,
 ) -> Result<Option<Builder>, ClusterError> {
+    let Looked { pods, own } = look(connection, &spec.name).await?;
+    let Some(pod) = choose::choose(&pods, key) else { return Ok(None) };
+    describe(connection, &spec.name, pod, own).await.map(Some)
+}
+
+/// What a look at a builder shows.
+struct Looked {
+    pods: Vec<Pod>,
+    own: Result<Option<config::Files>, ApiError>,
+}
+
+async fn look(connection: &Connection, name: &str) -> Result<Looked, ClusterError> {
     let namespace = connection.namespace();
     let api: Api<Pod> = Api::namespaced(connection.client().clone(), namespace);
-    let parameters = ListParams::default().labels(&query(&spec.name));
+    let parameters = ListParams::default().labels(&query(name));
     let pods = connection.call(Operation::many("list", "pods", namespace), || api.list(&parameters));
     // Both at once: the second connection is needed anyway, for the watch beside the build.
-    let (pods, own) = tokio::join!(pods, config::read_map(connection, namespace, &spec.name));
-    let pods = pods?;
-    let Some(pod) = choose::choose(&pods.items, key) else { return Ok(None) };
-    describe(connection, &spec.name, pod, own).await.map(Some)
+    let (pods, own) = tokio::join!(pods, config::read_map(connection, namespace, name));
+    Ok(Looked { pods: pods?.items, own })
 }
 
 /// Returns what is known of a builder by one of its pods.
@@ -250,7 +260,7 @@ async fn describe(
         container: CONTAINER.to_owned(),
         mode,
         image: container.and_then(|container| container.image.clone()).unwrap_or_default(),
-        registries: config::registries(connection, namespace, pod, own).await?,
+        registries: config::registries(connection, namespace, spec, own).await?,
     })
 }
 

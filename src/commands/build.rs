@@ -7,7 +7,7 @@ use crate::build::preflight::{self, Unlocking};
 use crate::build::reach::Place;
 use crate::build::{self, BuildOutcome, Deps};
 use crate::cluster::Connection;
-use crate::cluster::builder::{self, Builder, BuilderSpec};
+use crate::cluster::builder::{self, BuilderSpec, Found};
 use crate::cluster::buildkitd::RegistrySettings;
 use crate::config;
 use crate::config::build::{BuildSettings, Parts, Progress};
@@ -104,8 +104,8 @@ async fn prepare(settings: &BuildSettings) -> Result<Prepared, Failure> {
     let (place, builder, title) = match (&settings.builder.place, &connection) {
         (Where::Cluster { name, image }, Some(connection)) => {
             let (spec, found) = find(settings, connection, name, image.clone()).await?;
-            let known = found.as_ref().and_then(|found| found.registries.clone()).unwrap_or_default();
-            let (spec, found) = (Box::new(spec), found.map(Box::new));
+            let known = found.registries.unwrap_or_default();
+            let (spec, found) = (Box::new(spec), found.ready.map(Box::new));
             let place = Place::Cluster { connection: connection.clone(), spec, found };
             (place, known, format!("kubernetes:{name}"))
         }
@@ -133,15 +133,15 @@ async fn find(
     connection: &Connection,
     name: &str,
     image: Option<String>,
-) -> Result<(BuilderSpec, Option<Builder>), Failure> {
+) -> Result<(BuilderSpec, Found), Failure> {
     let mut spec = BuilderSpec::named(name, settings.builder.timeout);
     spec.image = image;
     let context = settings.request.context.to_string_lossy();
     let found = builder::find(connection, &spec, &context).await.map_err(Failure::cluster)?;
     let repositories = settings.request.repositories();
     let hosts = settings.registry.for_repositories(&repositories);
-    let Some(known) = found.as_ref().and_then(|found| found.registries.as_ref()) else {
-        if found.is_none() {
+    let Some(known) = &found.registries else {
+        if !found.exists {
             spec.registries = config::builder::registries(&hosts)?;
         }
         return Ok((spec, found));

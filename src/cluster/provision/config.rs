@@ -7,7 +7,7 @@ use crate::cluster::buildkitd::{self, ConfigFiles, RegistrySettings};
 use crate::cluster::connect::Connection;
 use crate::cluster::manifest::{self, Plan, is_ours};
 use crate::event::Events;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
 use kube::api::{Api, DeleteParams, PostParams};
 use std::collections::BTreeMap;
 
@@ -119,11 +119,12 @@ pub(super) fn same(found: &BTreeMap<String, Vec<u8>>, wanted: &ConfigFiles) -> b
     wanted.files.iter().all(|(key, text)| found.get(key).is_some_and(|bytes| bytes == text.as_bytes()))
 }
 
-/// Reads how the builder's daemon reaches registries; `None` where the ConfigMap may not be read.
+/// Reads how the builder's daemon reaches registries, from its ConfigMap and those that its pods mount; `None` where
+/// that may not be read.
 pub(super) async fn registries(
     connection: &Connection,
     namespace: &str,
-    pod: &Pod,
+    pod: Option<&PodSpec>,
     own: Result<Option<Files>, ApiError>,
 ) -> Result<Option<RegistrySettings>, ClusterError> {
     let own = match own {
@@ -131,7 +132,7 @@ pub(super) async fn registries(
         Err(error) if error.is_forbidden() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let volumes = pod.and_then(|pod| pod.volumes.as_deref()).unwrap_or_default();
     let custom = volumes.iter().find(|volume| volume.name == "custom-config");
     let custom = match custom.and_then(|volume| volume.config_map.as_ref()) {
         Some(map) => match read_map(connection, namespace, &map.name).await {

@@ -323,6 +323,30 @@ async fn a_missing_custom_config_is_told_before_anything_is_made() {
 }
 
 #[tokio::test]
+async fn a_builder_without_a_pod_keeps_its_registry_settings() {
+    let certs = json!({ "metadata": { "name": "certs" }, "data": { "cert.pem": "custom" } });
+    let api = FakeApi::new().with("/api/v1/namespaces/ci/configmaps/certs", certs);
+    assert!(!find(&api.connection(), &spec(), "").await.unwrap().exists);
+    let config = "[registry.\"r:5000\"]\nca = [\"/etc/config/cert.pem\"]\n";
+    let custom = BuilderSpec { custom_config: Some("certs".into()), config: Some(config.into()), ..spec() };
+    create(&api.connection(), &custom, &Events::off()).await.unwrap();
+    api.objects.lock().unwrap().retain(|key, _| !key.contains("/pods/"));
+    let found = find(&api.connection(), &spec(), "").await.unwrap();
+    assert!(found.ready.is_none() && found.exists);
+    let by_name = registries(&api.connection(), "buildkit").await.unwrap();
+    for registries in [found.registries.unwrap(), by_name] {
+        assert_eq!(registries.hosts["r:5000"].ca_pem, [b"custom".to_vec()]);
+    }
+    // Who may read nothing but pods goes without.
+    let blind = api.fault(|_, path, _| {
+        (!path.ends_with("/pods")).then(|| status(403, "Forbidden", "x is forbidden: User cannot"))
+    });
+    let found = find(&blind.connection(), &spec(), "").await.unwrap();
+    assert!(!found.exists && found.registries.is_none());
+    assert_eq!(registries(&blind.connection(), "buildkit").await.unwrap(), RegistrySettings::default());
+}
+
+#[tokio::test]
 async fn what_rbac_lacks_is_named_and_nothing_is_left_behind() {
     let message = "deployments.apps is forbidden: User \"u\" cannot create resource \"deployments\"";
     let api = FakeApi::new().fault(move |method, path, dry_run| {
