@@ -1,23 +1,28 @@
-//! Result files: the old one is removed before the build, the new one appears whole or not at all.
+//! Result files: the old one is removed before the build, the new one appears whole or not at all. What is no file,
+//! such as `/dev/null` or `/dev/stdout`, is only ever written to.
 
 use crate::config::Misuse;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Removes an old result, so that nobody takes it for this build's, and checks that its directory is there.
+/// Removes an old result, so that nobody takes it for this build's, and checks that a new one can be made.
 ///
 /// # Errors
-/// A directory that isn't there, or a file that can't be removed.
+/// A directory that isn't there or can't be written to, or a file that can't be removed.
 pub(super) fn clear(name: &'static str, path: &Path) -> Result<(), Misuse> {
     let failed = |source| Misuse::Output { name, path: path.to_owned(), source };
     if path.is_dir() {
         return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
     }
-    let parent = parent(path);
-    if !parent.is_dir() {
+    if is_device(path) {
+        return Ok(());
+    }
+    if !parent(path).is_dir() {
         return Err(failed(io::Error::from(io::ErrorKind::NotFound)));
     }
+    let probe = temporary(path);
+    fs::File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(failed)?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
         _ => Ok(()),
@@ -29,9 +34,11 @@ pub(super) fn clear(name: &'static str, path: &Path) -> Result<(), Misuse> {
 /// # Errors
 /// The disk's.
 pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
+    if is_device(path) {
+        // Behind `/dev/stdout` may be a file that holds something already.
+        return fs::OpenOptions::new().append(true).open(path)?.write_all(content);
+    }
+    let temporary = temporary(path);
     let written = (|| {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(content)?;
@@ -43,6 +50,22 @@ pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         let _remains = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Whether a path stands for something else than a file of its own: a device, a pipe, or one of the links of `/dev` and
+/// `/proc` to what is open.
+fn is_device(path: &Path) -> bool {
+    if fs::metadata(path).is_ok_and(|target| !target.is_file()) {
+        return true;
+    }
+    let systems = |directory: PathBuf| directory.starts_with("/dev") || directory.starts_with("/proc");
+    path.is_symlink() && parent(path).canonicalize().is_ok_and(systems)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
 }
 
 fn parent(path: &Path) -> PathBuf {
@@ -68,5 +91,28 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).expect("a listing").count(), 1);
         assert!(clear("--iidfile", &directory.path().join("no/such")).is_err());
         assert!(clear("--iidfile", directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_takes_no_file_is_told_before_the_build() {
+        assert!(clear("--iidfile", Path::new("/proc/iid")).is_err());
+    }
+
+    #[test]
+    fn devices_and_what_is_open_stay_what_they_are() {
+        use std::os::fd::AsRawFd as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let (link, plain) = (directory.path().join("link"), directory.path().join("plain"));
+        std::os::unix::fs::symlink("/dev/null", &link).expect("a link");
+        let file = fs::File::create(&plain).expect("a file");
+        let descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        fs::write(&plain, "before\n").expect("a line");
+        for path in [&link, &descriptor] {
+            clear("--iidfile", path).expect("nothing to clear");
+            write(path, b"sha256:1").expect("it is written");
+        }
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&plain).expect("a file"), "before\nsha256:1");
+        assert_eq!(fs::read_dir(directory.path()).expect("a listing").count(), 2);
     }
 }
