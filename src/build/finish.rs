@@ -6,7 +6,7 @@
 use super::outcome::Unfinished;
 use super::store::RegistryStore;
 use crate::event::Events;
-use crate::registry::{self, Descriptor, Reference, RegistryError, Repository};
+use crate::registry::{self, Descriptor, Kind, Reference, RegistryError, Repository};
 use crate::sign::{self, Formats, SignError, SignReport, SignRequest, Signer, Subject};
 use crate::task::{Cancel, Cause};
 use std::collections::BTreeMap;
@@ -59,27 +59,28 @@ impl Finish<'_> {
     /// Signs, verifies, writes the tags.
     ///
     /// # Errors
-    /// What failed, and what is left to do. No tag has been written unless it is listed.
+    /// What failed, and what is left to do. No tag has been written unless it is listed, or not certain.
     pub async fn run(
         self,
         events: &Events,
         cancel: &Cancel,
     ) -> Result<Vec<(Repository, SignReport)>, (FinishError, Unfinished)> {
-        let mut written = Vec::new();
-        let done = match cancel.guard(self.steps(events, &mut written)).await {
+        let mut moved = Moved::default();
+        let done = match cancel.guard(self.steps(events, &mut moved)).await {
             Ok(result) => result,
             Err(cause) => Err(FinishError::Interrupted(cause)),
         };
         done.map_err(|error| {
             let Self { image, repositories, tags, .. } = self;
-            (error, Unfinished { image, repositories, tags, written })
+            let Moved { written, under_way: unsure } = moved;
+            (error, Unfinished { image, repositories, tags, written, unsure })
         })
     }
 
     async fn steps(
         &self,
         events: &Events,
-        written: &mut Vec<Reference>,
+        moved: &mut Moved,
     ) -> Result<Vec<(Repository, SignReport)>, FinishError> {
         let store = RegistryStore(self.client.clone());
         let mut reports = Vec::new();
@@ -97,12 +98,12 @@ impl Finish<'_> {
                 reports.push((repository.clone(), report.await.map_err(FinishError::Sign)?));
             }
         }
-        self.write_tags(events, written).await?;
+        self.write_tags(events, moved).await?;
         Ok(reports)
     }
 
     /// Moves the tags: the manifest's own bytes, read by digest, are put under each.
-    async fn write_tags(&self, events: &Events, written: &mut Vec<Reference>) -> Result<(), FinishError> {
+    async fn write_tags(&self, events: &Events, moved: &mut Moved) -> Result<(), FinishError> {
         let digest = self.image.digest.to_string();
         let mut manifests: Vec<(Repository, registry::Manifest)> = Vec::new();
         for tag in &self.tags {
@@ -127,7 +128,13 @@ impl Finish<'_> {
                 let registry::Manifest { descriptor, bytes } = &manifests[at].1;
                 let put =
                     self.client.put_manifest(&tag.repository, name, &descriptor.media_type, bytes.clone());
-                put.await.map_err(failed)
+                moved.under_way = Some(tag.clone());
+                put.await.map_err(|source| {
+                    if is_refusal(&source) {
+                        moved.under_way = None;
+                    }
+                    failed(source)
+                })
             };
             match put.await {
                 Ok(_) => step.done(),
@@ -136,8 +143,30 @@ impl Finish<'_> {
                     return Err(error);
                 }
             }
-            written.push(tag.clone());
+            moved.under_way = None;
+            moved.written.push(tag.clone());
         }
         Ok(())
     }
+}
+
+/// How far the tags have come.
+#[derive(Default)]
+struct Moved {
+    written: Vec<Reference>,
+    /// The tag that is being written, or was when all ended: only an answer says what became of it.
+    under_way: Option<Reference>,
+}
+
+/// Whether a registry answered that it won't write, rather than with trouble of its own or not at all.
+fn is_refusal(error: &RegistryError) -> bool {
+    matches!(
+        error.kind(),
+        Kind::Unauthorized
+            | Kind::Denied
+            | Kind::NotFound
+            | Kind::TagImmutable
+            | Kind::RateLimited { .. }
+            | Kind::Rejected
+    )
 }

@@ -32,7 +32,8 @@ impl BuildOutcome {
     }
 }
 
-/// What a build that failed after the push left behind: the image is in its repositories, and no tag moved.
+/// What a build that failed after the push left behind: the image is in its repositories, and no tag moved but those
+/// that are named.
 #[derive(Clone, Debug)]
 pub struct Unfinished {
     /// The pushed image.
@@ -43,6 +44,8 @@ pub struct Unfinished {
     pub tags: Vec<Reference>,
     /// The tags that were written before it failed.
     pub written: Vec<Reference>,
+    /// The tag whose write was under way and not refused: it may have been written.
+    pub unsure: Option<Reference>,
 }
 
 impl Unfinished {
@@ -85,6 +88,7 @@ mod tests {
             repositories: vec!["r.example/a".parse().expect("a repository")],
             tags: vec!["r.example/a:1".parse().expect("a reference")],
             written: Vec::new(),
+            unsure: None,
         };
         let flags = ["--cosign-key".to_owned(), "my key's.pem".to_owned()];
         let expected = format!(

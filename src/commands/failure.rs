@@ -212,8 +212,11 @@ impl Failure {
         let registry = registry.and_then(registry_hint);
         let mut failure = Self::new(&error, code).hints(registry);
         for tag in &unfinished.tags {
-            let state =
-                if unfinished.written.contains(tag) { "points at the image" } else { "was not moved" };
+            let state = match tag {
+                tag if unfinished.written.contains(tag) => "points at the image",
+                tag if unfinished.unsure.as_ref() == Some(tag) => "may have been moved: no answer came",
+                _ => "was not moved",
+            };
             failure = failure.hint(format!("{tag} {state}"));
         }
         let digest = &unfinished.image.digest;
@@ -420,6 +423,24 @@ pub(super) fn catch_bugs() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_tag_whose_write_was_under_way_may_have_been_moved() {
+        let tag =
+            |name: &str| format!("r.example/a:{name}").parse::<crate::registry::Reference>().expect("a tag");
+        let unfinished = crate::build::Unfinished {
+            image: crate::registry::Descriptor::bare("m", Digest::of(b"image"), 5),
+            repositories: vec!["r.example/a".parse().expect("a repository")],
+            tags: vec![tag("1"), tag("2"), tag("3")],
+            written: vec![tag("1")],
+            unsure: Some(tag("2")),
+        };
+        let failure = Failure::unfinished(FinishError::Interrupted(Cause::Interrupt), &unfinished, &[]);
+        let told = &failure.report.hints[..3];
+        assert_eq!(told[0], "r.example/a:1 points at the image");
+        assert!(told[1].starts_with("r.example/a:2 may have been moved"), "{told:?}");
+        assert_eq!(told[2], "r.example/a:3 was not moved");
+    }
 
     #[test]
     fn a_push_gets_the_hint_for_its_words_and_not_for_its_digits() {
