@@ -20,6 +20,8 @@ mod direct;
 mod misuse;
 #[path = "main_job/options.rs"]
 mod options;
+#[path = "main_job/output.rs"]
+mod output;
 #[path = "main_job/pod.rs"]
 mod pod;
 #[path = "main_job/push.rs"]

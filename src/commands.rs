@@ -66,12 +66,9 @@ pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
                 Verb::Sign(args) => {
                     drive(verbose, env, |cancel| sign::run(*args, cluster, verbose, env, cancel))
                 }
-                Verb::Version => {
-                    // Nobody reads on: nothing to be done about it.
-                    let _closed =
-                        Printer::stdout().line(concat!("kubectl-build ", env!("CARGO_PKG_VERSION")));
-                    0
-                }
+                Verb::Version => drive(verbose, env, async |_| {
+                    print_lines([concat!("kubectl-build ", env!("CARGO_PKG_VERSION"))])
+                }),
             }
         }
     }
@@ -113,17 +110,17 @@ where
     code
 }
 
-/// Writes lines to standard output; a closed one ends them silently.
-fn print_lines<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) {
+/// Writes lines to standard output; one that nobody reads any more ends them silently.
+///
+/// # Errors
+/// What a redirection meets, such as a full disk.
+fn print_lines<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) -> Result<(), Failure> {
     let mut out = Printer::stdout();
-    for line in lines {
-        if out.line(line).is_err() {
-            return;
-        }
-    }
+    lines.into_iter().try_for_each(|line| out.line(line)).map_err(|error| Failure::stdout(&error))
 }
 
-/// Writes lines to standard error.
+/// Writes lines to standard error, where there is no runtime: [`printer::remark`](crate::ui::printer::remark) waits no
+/// longer than it should.
 fn say_lines<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) {
     let mut out = Printer::stderr();
     for line in lines {

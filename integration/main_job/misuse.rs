@@ -41,7 +41,8 @@ fn each_misuse_has_its_message_and_exit_code_2() {
         (&["--ulimit", "nofiles=1", "ctx"], "nofiles"),
         (&["--shm-size", "64x", "ctx"], "64x"),
         (&["--progress", "fancy", "ctx"], "fancy"),
-        (&["--progress", "tty", "ctx"], "terminal"),
+        // Before a cluster is asked that isn't there.
+        (&["--progress", "tty", "--kubeconfig", "nowhere", "ctx"], "terminal"),
         (&["--iidfile", "no/such/dir/iid", "ctx"], "--iidfile"),
         (&["--builder", "ftp://x", "ctx"], "ftp://x"),
         (&["--builder", "Not_A_Name", "ctx"], "Not_A_Name"),

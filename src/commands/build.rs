@@ -1,8 +1,8 @@
 //! `kubectl build`.
 
-use super::display::Shown;
+use super::display::{self, Shown};
 use super::failure::Failure;
-use super::{files, keys, print_lines, registries, report, say_lines};
+use super::{files, keys, print_lines, registries, report};
 use crate::build::preflight::{self, Unlocking};
 use crate::build::reach::Place;
 use crate::build::{self, BuildOutcome, Deps};
@@ -17,6 +17,7 @@ use crate::config::sign::SignSettings;
 use crate::event::Events;
 use crate::sign::Formats;
 use crate::task::Cancel;
+use crate::ui::printer;
 
 /// Builds, and shows what came of it.
 ///
@@ -24,6 +25,7 @@ use crate::task::Cancel;
 /// Whatever kept it from its end.
 pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> Result<(), Failure> {
     let mut settings = crate::config::build::resolve(parts, env)?;
+    let mode = display::mode(settings.progress, env)?;
     for (name, path) in [("--iidfile", &settings.iidfile), ("--metadata-file", &settings.metadata_file)] {
         if let Some(path) = path {
             files::clear(name, path)?;
@@ -47,25 +49,30 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     let Prepared { place, registries, to_loosen, title, .. } = prepared;
     request.insecure_hosts = to_loosen;
     let registries::Registries { client, resolver, hosts } = registries;
-    let shown = Shown::start(settings.progress, title, env)?;
+    let shown = Shown::start(mode, title, env);
     let deps = Deps { place, client, resolver, signing };
     let built = build::run(&request, deps, &shown.events, &cancel).await;
     let outcome = shown.end(built.map_err(|error| Failure::build(error, &resume))).await?;
 
+    // The digests first: nobody else knows them.
+    let printed = print_lines(report::digests(&outcome, quiet));
     write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;
-    if !push && !quiet {
+    printed?;
+    if quiet {
+        return Ok(());
+    }
+    let mut remarks = Vec::new();
+    if !push {
         let name = outcome.builder.0.as_str();
-        say_lines([format!(
+        remarks.push(format!(
             "The result stays in the cache of builder {name}: add --push to send it to a registry."
-        )]);
+        ));
     }
-    print_lines(report::digests(&outcome, quiet));
-    if let (false, Some(image)) = (quiet || outcome.signed.is_empty(), &outcome.image) {
+    if let Some(image) = &outcome.image {
         let verify = report::Verification::of(image, &outcome.signers, outcome.formats, &hosts);
-        for (repository, _) in &outcome.signed {
-            say_lines(verify.lines(repository));
-        }
+        remarks.extend(outcome.signed.iter().flat_map(|(repository, _)| verify.lines(repository)));
     }
+    printer::remark(remarks).await;
     Ok(())
 }
 

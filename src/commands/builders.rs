@@ -1,12 +1,12 @@
 //! `kubectl buildkit create`, `ls` and `rm`.
 
-use super::display::Shown;
+use super::display::{self, Shown};
 use super::failure::Failure;
 use super::print_lines;
 use crate::cli::buildkit::{CreateArgs, RmArgs};
 use crate::cli::cluster::ClusterArgs;
+use crate::cluster::Connection;
 use crate::cluster::builder::{self, Listed};
-use crate::cluster::{ClusterError, Connection};
 use crate::config::env::Environment;
 use crate::config::{self, Misuse};
 use crate::event::Events;
@@ -24,18 +24,17 @@ pub(super) async fn create(
     cancel: Cancel,
 ) -> Result<(), Failure> {
     let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
-    let progress = config::build::progress(args.progress.clone(), false, verbose, env)?;
+    let mode = display::mode(config::build::progress(args.progress.clone(), false, verbose, env)?, env)?;
     let spec = config::builder::spec(args, &directory, env)?;
     let connection = connect(cluster, env, &cancel).await?;
-    let shown = Shown::start(progress, format!("kubernetes:{}", spec.name), env)?;
+    let shown = Shown::start(mode, format!("kubernetes:{}", spec.name), env);
     let created = cancel.guard(builder::create(&connection, &spec, &shown.events)).await;
     let created = match created {
         Ok(created) => created.map_err(Failure::cluster),
         Err(cause) => Err(Failure::interrupted(cause)),
     };
     let created = shown.end(created).await?;
-    print_lines([created.builder.name]);
-    Ok(())
+    print_lines([created.builder.name])
 }
 
 /// Lists builders, those without running pods too.
@@ -45,8 +44,7 @@ pub(super) async fn create(
 pub(super) async fn list(cluster: ClusterArgs, env: &dyn Environment, cancel: Cancel) -> Result<(), Failure> {
     let connection = connect(cluster, env, &cancel).await?;
     let listed = cancel.guard(builder::list(&connection)).await.map_err(Failure::interrupted)?;
-    print_lines(table(&listed.map_err(Failure::cluster)?));
-    Ok(())
+    print_lines(table(&listed.map_err(Failure::cluster)?))
 }
 
 /// Removes builders, every one that was named; the first failure is told when all were tried.
@@ -62,15 +60,16 @@ pub(super) async fn remove(
     let names =
         if args.names.is_empty() { vec![config::builder::DEFAULT_NAME.to_owned()] } else { args.names };
     let connection = connect(cluster, env, &cancel).await?;
-    let mut failed: Option<ClusterError> = None;
+    let mut failed: Option<Failure> = None;
     for name in names {
         let removed = cancel.guard(builder::remove(&connection, &name, &Events::off())).await;
-        match removed.map_err(Failure::interrupted)? {
+        let told = match removed.map_err(Failure::interrupted)? {
             Ok(()) => print_lines([format!("{name} removed")]),
-            Err(error) => failed = failed.or(Some(error)),
-        }
+            Err(error) => Err(Failure::cluster(error)),
+        };
+        failed = failed.or(told.err());
     }
-    failed.map_or(Ok(()), |error| Err(Failure::cluster(error)))
+    failed.map_or(Ok(()), Err)
 }
 
 async fn connect(

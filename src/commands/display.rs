@@ -17,31 +17,19 @@ pub(super) struct Shown {
 
 impl Shown {
     /// Starts a display with this title.
-    ///
-    /// # Errors
-    /// `tty` without a terminal.
-    pub(super) fn start(mode: Progress, title: String, env: &dyn Environment) -> Result<Self, Failure> {
-        let terminal = terminal(env);
-        let mode = match mode {
-            Progress::Auto => Mode::Auto,
-            Progress::Plain => Mode::Plain,
-            Progress::Tty => Mode::Tty,
-            Progress::RawJson => Mode::RawJson,
-            Progress::Quiet => Mode::Quiet,
-        };
-        let mode = mode.resolve(terminal).map_err(Failure::no_terminal)?;
+    pub(super) fn start(mode: Mode, title: String, env: &dyn Environment) -> Self {
         let log_lines = env.get(names::TTY_LOG_LINES).and_then(|lines| lines.parse().ok());
         let defaults = ProgressOptions::default();
         let options = ProgressOptions {
             mode,
-            terminal,
+            terminal: terminal(env),
             title,
             palette: palette(env),
             log_lines: log_lines.unwrap_or(defaults.log_lines),
             ..defaults
         };
         let (events, receiver) = Events::channel();
-        Ok(Self { events, display: progress::start(receiver, options) })
+        Self { events, display: progress::start(receiver, options) }
     }
 
     /// Draws the end and gives a failure what the display knows of the steps that failed.
@@ -51,6 +39,21 @@ impl Shown {
         let ended = display.finish().await;
         result.map_err(|failure| failure.with_steps(ended.failed))
     }
+}
+
+/// Decides how progress is shown; to be asked before anything is started.
+///
+/// # Errors
+/// `tty` without a terminal.
+pub(super) fn mode(wanted: Progress, env: &dyn Environment) -> Result<Mode, Failure> {
+    let mode = match wanted {
+        Progress::Auto => Mode::Auto,
+        Progress::Plain => Mode::Plain,
+        Progress::Tty => Mode::Tty,
+        Progress::RawJson => Mode::RawJson,
+        Progress::Quiet => Mode::Quiet,
+    };
+    mode.resolve(terminal(env)).map_err(Failure::no_terminal)
 }
 
 /// Whether standard error is a terminal that takes escape sequences.

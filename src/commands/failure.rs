@@ -183,6 +183,13 @@ impl Failure {
         Self::new(&Misuse::Output { name, path: path.to_owned(), source }, FAILED)
     }
 
+    /// Results that can't be written where standard output leads.
+    pub(super) fn stdout(error: &io::Error) -> Self {
+        let mut failure = Self::said("the result could not be written to standard output", FAILED);
+        failure.report.causes.push(error.to_string());
+        failure
+    }
+
     /// A registry refused what isn't part of a build.
     pub(super) fn registry(error: &RegistryError) -> Self {
         Self::new(error, FAILED).hints(registry_hint(error))

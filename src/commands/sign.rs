@@ -1,8 +1,8 @@
 //! `kubectl buildkit sign`: finishes what an interrupted build left behind.
 
-use super::display::Shown;
+use super::display::{self, Shown};
 use super::failure::Failure;
-use super::{keys, print_lines, registries, report, say_lines};
+use super::{keys, print_lines, registries, report};
 use crate::build::finish::Finish;
 use crate::build::preflight;
 use crate::cli::buildkit::SignArgs;
@@ -14,6 +14,7 @@ use crate::config::sign::SignTarget;
 use crate::config::{self, Misuse};
 use crate::event::Events;
 use crate::task::Cancel;
+use crate::ui::printer;
 
 /// Signs, verifies, writes the tags.
 ///
@@ -32,7 +33,7 @@ pub(super) async fn run(
     let settings = config::sign::resolve(keys, &directory, env)?;
     let registry = config::registry::resolve(registry, &directory, env)?;
     let cluster = config::cluster::resolve(cluster, &directory, env)?;
-    let progress = config::build::progress(progress, false, verbose, env)?;
+    let mode = display::mode(config::build::progress(progress, false, verbose, env)?, env)?;
     let formats = settings.formats;
     let mut flags = cluster.flags.clone();
     flags.extend(builder.iter().flat_map(|name| ["--builder".to_owned(), name.clone()]));
@@ -59,7 +60,7 @@ pub(super) async fn run(
     };
     let (registries, keys) = cancel.guard(prepared).await.map_err(Failure::interrupted)??;
 
-    let shown = Shown::start(progress, "sign".to_owned(), env)?;
+    let shown = Shown::start(mode, "sign".to_owned(), env);
     let work = async {
         let client = &registries.client;
         let unlocked = cancel.guard(preflight::unlock(keys).signers()).await.map_err(Failure::interrupted)?;
@@ -86,9 +87,7 @@ pub(super) async fn run(
     print_lines(match tags.as_slice() {
         [] => repositories.iter().map(|repository| format!("{repository}@{digest}")).collect::<Vec<_>>(),
         tags => tags.iter().map(|tag| format!("{tag}@{digest}")).collect(),
-    });
-    for repository in &repositories {
-        say_lines(verify.lines(repository));
-    }
+    })?;
+    printer::remark(repositories.iter().flat_map(|repository| verify.lines(repository))).await;
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! Lines that are neither progress nor an error: results on standard output, remarks on standard error.
 
+use crate::task;
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 /// Prints whole lines. When the reader has gone (`| head`), the rest is dropped silently; every other error,
@@ -61,6 +64,27 @@ impl<W: Write> Printer<W> {
     pub fn broken(&self) -> bool {
         self.broken
     }
+}
+
+/// How long a terminal that takes nothing is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Prints lines to standard error, as [`say`] does.
+pub async fn remark<T: Display>(lines: impl IntoIterator<Item = T>) {
+    let text: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+    if !text.is_empty() {
+        say(text).await;
+    }
+}
+
+/// Prints text to standard error, waiting no longer than five seconds for a terminal that takes nothing. A reader that
+/// has gone is not told.
+pub(super) async fn say(text: String) {
+    let Ok(output) = io::stderr().as_fd().try_clone_to_owned() else { return };
+    let writing = task::spawn_blocking(move || {
+        let _nobody_to_tell = write_all(&mut File::from(output), text.as_bytes());
+    });
+    let _gave_up = tokio::time::timeout(PATIENCE, writing.join()).await;
 }
 
 /// Writes everything, also to an output that someone else has made non-blocking (a descriptor shared with another

@@ -4,14 +4,7 @@
 use super::colours::Palette;
 use super::progress::FailedStep;
 use super::text::{self, Keep};
-use crate::task;
-use std::fs::File;
-use std::io;
-use std::os::fd::AsFd as _;
-use std::time::Duration;
 
-/// How long a terminal that takes nothing is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
 const RULE: &str = "------";
 const EXCERPT_RULE: &str = "--------------------";
 
@@ -104,12 +97,7 @@ impl Report {
     /// Prints the report to standard error, waiting no longer than five seconds for a terminal that takes
     /// nothing. A reader that has gone is not told.
     pub async fn print(&self, palette: &Palette) {
-        let report = self.render(palette);
-        let Ok(output) = io::stderr().as_fd().try_clone_to_owned() else { return };
-        let writing = task::spawn_blocking(move || {
-            let _nobody_to_tell = super::printer::write_all(&mut File::from(output), report.as_bytes());
-        });
-        let _gave_up = tokio::time::timeout(PATIENCE, writing.join()).await;
+        super::printer::say(self.render(palette)).await;
     }
 }
 
