@@ -301,3 +301,28 @@ fn a_builder_that_is_starting_keeps_its_registry_settings() {
     let digest = Seen::plain(&rig).digest(&name, "1").expect("the tag is there");
     assert_eq!(Seen::tls(&rig, tls).digest(&name, "1"), Some(digest));
 }
+
+#[test]
+#[ignore = "needs the rig"]
+fn nothing_is_signed_unless_the_image_is_in_each_repository() {
+    let rig = Rig::load();
+    let space = rig.namespace("elsewhere");
+    let tool = Tool::new(&rig, space.name());
+    let (key, _) = tool.key_pair("k", "");
+    let (registry, name) = (rig.get("REGISTRY"), fresh("elsewhere"));
+    let context = hello();
+    let tag = format!("{registry}/{name}:1");
+    let push = ["-q", "-t", &tag, "--push", "--registry-http", registry, context.to_str().expect("UTF-8")];
+    let digest = tool.build(&push).ok();
+    let digest = digest.trim();
+    let there = format!("{registry}/{name}@{digest}");
+    let elsewhere = format!("{registry}/{name}-absent@{digest}");
+    let key = key.to_str().expect("UTF-8");
+    let arguments = ["sign", "--cosign-key", key, "--registry-http", registry, &there, &elsewhere];
+    let mut command = tool.command("kubectl-buildkit", &arguments);
+    command.env("COSIGN_PASSWORD", "");
+    crate::tool::run(command).fails(1, &[&format!("{registry}/{name}-absent"), "there is no image"]);
+    let seen = Seen::plain(&rig);
+    assert_eq!(seen.tags(&name), ["1"], "nothing was signed");
+    assert!(seen.tags(&format!("{name}-absent")).is_empty());
+}

@@ -13,6 +13,7 @@ use crate::config::env::Environment;
 use crate::config::sign::SignTarget;
 use crate::config::{self, Misuse};
 use crate::event::Events;
+use crate::registry::{Client, Descriptor, Digest, Repository};
 use crate::task::Cancel;
 use crate::ui::printer;
 
@@ -65,10 +66,8 @@ pub(super) async fn run(
         let client = &registries.client;
         let unlocked = cancel.guard(preflight::unlock(keys).signers()).await.map_err(Failure::interrupted)?;
         let signers = unlocked.map_err(|error| Failure::build(error.into(), &flags))?;
-        let first = &repositories[0];
-        let found = cancel.guard(client.head_manifest(first, &digest.to_string())).await;
-        let image = found.map_err(Failure::interrupted)?.map_err(|error| Failure::registry(&error))?;
-        let image = image.ok_or_else(|| Failure::no_image(first, &digest))?;
+        let found = cancel.guard(find(client, &repositories, &digest)).await;
+        let image = found.map_err(Failure::interrupted)??;
         let verify = report::Verification::of(&image, &signers, formats, &registries.hosts);
         let finish = Finish {
             client,
@@ -90,4 +89,15 @@ pub(super) async fn run(
     })?;
     printer::remark(repositories.iter().flat_map(|repository| verify.lines(repository))).await;
     Ok(())
+}
+
+/// Makes sure that the image is in each of the repositories: a signature of one that isn't there could be made, too.
+async fn find(client: &Client, repositories: &[Repository], digest: &Digest) -> Result<Descriptor, Failure> {
+    let mut image = None;
+    for repository in repositories {
+        let found = client.head_manifest(repository, &digest.to_string()).await;
+        let found = found.map_err(|error| Failure::registry(&error))?;
+        image = Some(found.ok_or_else(|| Failure::no_image(repository, digest))?);
+    }
+    Ok(image.expect("something is signed"))
 }
