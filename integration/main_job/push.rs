@@ -55,6 +55,11 @@ fn without_a_push_the_result_stays_in_the_cache_and_a_line_says_so() {
     let ran = tool.build(&["--progress", "plain", context.to_str().expect("UTF-8")]);
     assert!(ran.stderr.contains("stays in the cache of builder buildkit: add --push"), "{}", ran.stderr);
     assert_eq!(ran.ok(), "");
+    // -q promises a digest.
+    let ran = tool.build(&["-q", context.to_str().expect("UTF-8")]);
+    assert_eq!(ran.stderr, "");
+    let digest = ran.ok();
+    assert!(digest.starts_with("sha256:") && digest.trim_end().len() == 71, "{digest}");
 }
 
 /// Checks are loosened for the registry that was named, and for no other that is pushed to.

@@ -89,6 +89,7 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
     let iidfile = absolute(output.iidfile);
     let metadata_file = absolute(output.metadata_file);
     let (frontend, entitlements) = frontend(&options, env)?;
+    let progress = progress(output.progress, output.quiet, verbose, env)?;
     let request = BuildRequest {
         context,
         dockerfile_dir,
@@ -99,7 +100,7 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         push,
         // Only the builder's own settings tell for which hosts it has to be said.
         insecure_hosts: Vec::new(),
-        digest_wanted: iidfile.is_some() || metadata_file.is_some(),
+        digest_wanted: iidfile.is_some() || metadata_file.is_some() || progress == Progress::Quiet,
     };
     Ok(BuildSettings {
         request,
@@ -107,7 +108,7 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         cluster: cluster::resolve(cluster, &directory, env)?,
         registry,
         sign,
-        progress: progress(output.progress, output.quiet, verbose, env)?,
+        progress,
         iidfile,
         metadata_file,
     })
