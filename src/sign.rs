@@ -30,7 +30,7 @@ mod verify;
 pub use advice::{CosignLine, RegistryAccess, VerifyLines, verify_lines};
 pub use error::SignError;
 pub use evidence::{Evidence, KeySigner, Material, Signer, SignerError, Verifier};
-pub use scope::{Scope, ScopeError, expand};
+pub use scope::{Scope, ScopeError};
 pub use store::{Manifest, Store, StoreError};
 pub use verify::{AcceptedSignature, RefusedSignature, Verdict, VerifyRequest, verify_image};
 
@@ -124,12 +124,14 @@ pub struct Subject {
 /// What to sign, and how. One repository each: a signature names it.
 #[derive(Clone, Debug)]
 pub struct SignRequest {
-    /// Where the images are, and what the signatures name.
+    /// Where the image is, and what the signatures name.
     pub repository: Repository,
     /// Where the signatures go, if not there (`--signature-repository`).
     pub storage: Option<Repository>,
-    /// The images, already expanded by scope.
-    pub subjects: Vec<Subject>,
+    /// The image or index.
+    pub image: Descriptor,
+    /// How far to go into an index.
+    pub scope: Scope,
     /// The formats.
     pub formats: Formats,
     /// What is signed along.
@@ -139,7 +141,7 @@ pub struct SignRequest {
 /// What was signed.
 #[derive(Clone, Debug)]
 pub struct SignReport {
-    /// In the order of the request.
+    /// The image or index itself, then what the scope took in below it.
     pub subjects: Vec<SignedSubject>,
 }
 
@@ -165,7 +167,8 @@ pub struct StoredSignature {
     pub reused: bool,
 }
 
-/// Signs every subject by every signer in every format, reads the signatures back and verifies them.
+/// Signs an image, or an index and what the scope takes in below it, by every signer in every format, reads the
+/// signatures back and verifies them.
 ///
 /// Safe to repeat and to cancel: a signature that is there already is kept, and what is half written is found
 /// or made anew by the next run. Returns only when all of it stands and verifies.
@@ -181,11 +184,9 @@ pub async fn sign_image(
     if signers.is_empty() {
         return Err(SignError::Nothing("no signer"));
     }
-    if request.subjects.is_empty() {
-        return Err(SignError::Nothing("no image"));
-    }
+    let subjects = scope::expand(store, &request.repository, &request.image, request.scope).await?;
     let run = &Run::new(store, signers, request, events);
-    let subjects = futures_util::stream::iter(&request.subjects)
+    let subjects = futures_util::stream::iter(&subjects)
         .map(|subject| subject::sign(run, subject))
         .buffered(AT_ONCE)
         .try_collect()

@@ -9,7 +9,7 @@ use kubectl_build::registry::credentials::Resolver;
 use kubectl_build::registry::{self, Client, Descriptor, Digest, Kind, Options, RegistryError, Repository};
 use kubectl_build::sign::key::{KeyFile, PublicKey};
 use kubectl_build::sign::{
-    Formats, KeySigner, Manifest, SignReport, SignRequest, Signer, Store, StoreError, Subject, Verdict,
+    Formats, KeySigner, Manifest, Scope, SignReport, SignRequest, Signer, Store, StoreError, Verdict,
     VerifyRequest, sign_image, verify_image,
 };
 use std::collections::BTreeMap;
@@ -138,11 +138,11 @@ impl Bench {
         formats: Formats,
         annotations: &[(&str, &str)],
     ) -> SignReport {
-        let subject = Subject { descriptor: image.descriptor.clone(), role: "image".to_owned() };
         let request = SignRequest {
             repository: image.repository.clone(),
             storage: None,
-            subjects: vec![subject],
+            image: image.descriptor.clone(),
+            scope: Scope::default(),
             formats,
             annotations: map(annotations),
         };

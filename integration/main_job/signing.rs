@@ -326,3 +326,35 @@ fn nothing_is_signed_unless_the_image_is_in_each_repository() {
     assert_eq!(seen.tags(&name), ["1"], "nothing was signed");
     assert!(seen.tags(&format!("{name}-absent")).is_empty());
 }
+
+/// Runtimes pull an index by the digest of one platform: that is signed along.
+#[test]
+#[ignore = "needs the rig"]
+fn an_index_is_signed_with_each_of_its_images() {
+    let rig = Rig::load();
+    let space = rig.namespace("index");
+    let tool = Tool::new(&rig, space.name());
+    let (key, public) = tool.key_pair("k", "pw");
+    let (registry, name) = (rig.get("REGISTRY"), fresh("index"));
+    let context = hello();
+    let first = format!("{registry}/{name}:first");
+    let push = ["-q", "-t", &first, "--push", "--registry-http", registry, context.to_str().expect("UTF-8")];
+    let image = tool.build(&push).ok();
+    let image = format!("{registry}/{name}@{}", image.trim());
+    let mut crane = rig.command(rig.peer("crane"));
+    let index = format!("{registry}/{name}:index");
+    let made = crane.args(["index", "append", "--insecure", "-m", &image, "-t", &index]).output();
+    let made = made.expect("crane runs");
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let seen = Seen::plain(&rig);
+    let digest = seen.digest(&name, "index").expect("an index");
+    let (tag, index) = (format!("{registry}/{name}:signed"), format!("{registry}/{name}@{digest}"));
+    let key = key.to_str().expect("UTF-8");
+    let arguments = ["sign", "--cosign-key", key, "--registry-http", registry, "--tag", &tag, &index];
+    let mut command = tool.command("kubectl-buildkit", &arguments);
+    command.env("COSIGN_PASSWORD", "pw");
+    crate::tool::run(command).ok();
+    assert_eq!(seen.digest(&name, "signed"), Some(digest));
+    verified(&tool, &public, &index);
+    verified(&tool, &public, &image);
+}

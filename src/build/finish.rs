@@ -7,7 +7,7 @@ use super::outcome::Unfinished;
 use super::store::RegistryStore;
 use crate::event::Events;
 use crate::registry::{self, Descriptor, Kind, Reference, RegistryError, Repository};
-use crate::sign::{self, Formats, SignError, SignReport, SignRequest, Signer, Subject};
+use crate::sign::{self, Formats, Scope, SignError, SignReport, SignRequest, Signer};
 use crate::task::{Cancel, Cause};
 use std::collections::BTreeMap;
 
@@ -86,11 +86,11 @@ impl Finish<'_> {
         let mut reports = Vec::new();
         if !self.signers.is_empty() {
             for repository in &self.repositories {
-                let subject = Subject { descriptor: self.image.clone(), role: "image".to_owned() };
                 let request = SignRequest {
                     repository: repository.clone(),
                     storage: None,
-                    subjects: vec![subject],
+                    image: self.image.clone(),
+                    scope: Scope::default(),
                     formats: self.formats,
                     annotations: BTreeMap::new(),
                 };

@@ -1,6 +1,7 @@
 //! Why an image could not be signed or its signatures not be verified.
 
 use super::evidence::SignerError;
+use super::scope::ScopeError;
 use super::store::StoreError;
 use crate::registry::{Digest, Repository};
 use std::error::Error;
@@ -9,9 +10,12 @@ use std::error::Error;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
-    /// The request names no image or no signer.
+    /// The request names no signer.
     #[error("nothing to sign: {0}")]
     Nothing(&'static str),
+    /// The index can't be read.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     /// A key, KMS or token refused.
     #[error(transparent)]
     Signer(#[from] SignerError),
@@ -78,7 +82,9 @@ impl SignError {
     /// Returns the registry's own error, where that is what went wrong.
     pub fn store(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         match self {
-            Self::Store(error) | Self::TagImmutable { source: error, .. } => Some(error.inner()),
+            Self::Store(error)
+            | Self::Scope(ScopeError::Store(error))
+            | Self::TagImmutable { source: error, .. } => Some(error.inner()),
             _ => None,
         }
     }

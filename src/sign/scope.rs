@@ -60,9 +60,9 @@ pub enum ScopeError {
         /// Where.
         repository: String,
     },
-    /// It is no manifest or index.
-    #[error("{digest} in {repository} is neither an image manifest nor an index")]
-    NotAnImage {
+    /// It is none, though its media type says so.
+    #[error("{digest} in {repository} is no index")]
+    NotAnIndex {
         /// What was read.
         digest: Digest,
         /// Where.
@@ -77,49 +77,50 @@ pub enum ScopeError {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RootJson {
-    media_type: Option<String>,
-    manifests: Option<Vec<Descriptor>>,
+struct IndexJson {
+    manifests: Vec<Descriptor>,
 }
 
-/// Returns the root and what the scope takes in below it, each manifest once, the root first.
+/// Whether this is an index, by either of its names.
+fn is_index(descriptor: &Descriptor) -> bool {
+    descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list")
+}
+
+/// Returns the root and what the scope takes in below it, each manifest once, the root first. Only indexes are read.
 ///
 /// # Errors
 /// [`ScopeError`].
-pub async fn expand(
+pub(super) async fn expand(
     store: &dyn Store,
     repository: &Repository,
-    root: &Digest,
+    root: &Descriptor,
     scope: Scope,
 ) -> Result<Vec<Subject>, ScopeError> {
-    let mut subjects: Vec<Subject> = Vec::new();
+    let role = if is_index(root) { "index" } else { "image" }.to_owned();
+    let mut subjects = vec![Subject { descriptor: root.clone(), role }];
     // Indexes may nest; breadth first keeps the order of the index.
-    let mut open = std::collections::VecDeque::from([*root]);
+    let mut open = std::collections::VecDeque::new();
+    if is_index(root) && scope != Scope::Index {
+        open.push_back(root.digest);
+    }
     while let Some(digest) = open.pop_front() {
         let found = store
             .get_manifest(repository, &digest.to_string())
             .await?
             .ok_or_else(|| ScopeError::Missing { digest, repository: repository.to_string() })?;
-        let RootJson { media_type, manifests } = serde_json::from_slice(&found.bytes).map_err(|source| {
-            ScopeError::NotAnImage { digest, repository: repository.to_string(), source }
+        let IndexJson { manifests } = serde_json::from_slice(&found.bytes).map_err(|source| {
+            ScopeError::NotAnIndex { digest, repository: repository.to_string(), source }
         })?;
-        if digest == *root {
-            let media_type = media_type.unwrap_or(found.media_type);
-            let role = if manifests.is_some() { "index" } else { "image" }.to_owned();
-            let descriptor = Descriptor::bare(media_type, digest, found.bytes.len() as u64);
-            subjects.push(Subject { descriptor, role });
-        }
-        for child in manifests.unwrap_or_default() {
+        for child in manifests {
             let (role, wanted) = classify(&child, scope);
             let known = subjects.iter().any(|subject| subject.descriptor.digest == child.digest);
             if !wanted || known {
                 continue;
             }
             if subjects.len() == MANIFESTS_MAX {
-                return Err(ScopeError::TooMany(*root));
+                return Err(ScopeError::TooMany(root.digest));
             }
-            if child.media_type.contains("index") || child.media_type.contains("manifest.list") {
+            if is_index(&child) {
                 open.push_back(child.digest);
             }
             let descriptor = Descriptor::bare(child.media_type, child.digest, child.size);

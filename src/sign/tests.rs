@@ -157,11 +157,11 @@ fn signer(name: &str) -> Box<dyn Signer> {
 }
 
 fn request() -> SignRequest {
-    let descriptor = Descriptor::bare(referrer::OCI_MANIFEST, Digest::of(b"image"), 5);
     SignRequest {
         repository: "registry.example/team/app".parse().unwrap(),
         storage: None,
-        subjects: vec![Subject { descriptor, role: "image".to_owned() }],
+        image: Descriptor::bare(referrer::OCI_MANIFEST, Digest::of(b"image"), 5),
+        scope: Scope::default(),
         formats: Formats::Both,
         annotations: BTreeMap::new(),
     }
@@ -408,22 +408,34 @@ async fn an_index_is_expanded_by_scope() {
         platform("linux", "arm64", b"arm64"),
         platform("unknown", "unknown", b"attestation"),
     );
-    let root = Digest::of(bytes.as_bytes());
+    let digest = Digest::of(bytes.as_bytes());
+    let root = Descriptor::bare(referrer::OCI_INDEX, digest, bytes.len() as u64);
     let manifest = Manifest { media_type: referrer::OCI_INDEX.into(), bytes: bytes.into() };
-    store.edit(|state| state.manifests.insert(root.to_string(), manifest));
+    store.edit(|state| state.manifests.insert(digest.to_string(), manifest));
     for (scope, expected) in [
         (Scope::Index, vec!["index"]),
         (Scope::Platforms, vec!["index", "linux/amd64", "linux/arm64"]),
         (Scope::All, vec!["index", "linux/amd64", "linux/arm64", "attestation-manifest of sha256:"]),
     ] {
-        let subjects = expand(&store, &repository, &root, scope).await.unwrap();
+        let subjects = scope::expand(&store, &repository, &root, scope).await.unwrap();
         let roles: Vec<_> = subjects.iter().map(|subject| subject.role.as_str()).collect();
         assert_eq!(roles.len(), expected.len(), "{roles:?}");
         assert!(roles.iter().zip(&expected).all(|(role, expected)| role.starts_with(expected)), "{roles:?}");
-        assert_eq!(subjects[0].descriptor.digest, root);
+        assert_eq!(subjects[0].descriptor, root);
     }
-    let missing = expand(&store, &repository, &Digest::of(b"gone"), Scope::All).await.unwrap_err();
+    let gone = Descriptor { digest: Digest::of(b"gone"), ..root.clone() };
+    let missing = scope::expand(&store, &repository, &gone, Scope::All).await.unwrap_err();
     assert!(matches!(missing, ScopeError::Missing { .. }));
+
+    // A request for the index signs each platform, and no attestation.
+    let report = sign(&store, &["p256-pkcs8"], &SignRequest { image: root, ..request() }).await.unwrap();
+    let signed: Vec<_> = report.subjects.iter().map(|signed| signed.subject.descriptor.digest).collect();
+    assert_eq!(signed, [digest, amd64, Digest::of(b"arm64")]);
+    for digest in signed {
+        assert_eq!(store.tag(&format!("{}.sig", digest.tag()))["layers"].as_array().unwrap().len(), 1);
+        let referred = store.edit(|state| state.referrers.iter().filter(|(of, _)| *of == digest).count());
+        assert_eq!(referred, 1);
+    }
 }
 
 async fn verify(store: &MemoryStore, key: &str, change: impl FnOnce(&mut VerifyRequest)) -> Verdict {
