@@ -1,12 +1,17 @@
 //! The main job, with the binary that users get, against the real cluster and registries of `make cluster`.
 
 #![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
+#![expect(clippy::print_stdout, reason = "how near a limit it was, shown with --nocapture")]
+#![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
 
 #[path = "support/buildkitd.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]
 mod buildkitd;
 #[path = "support/rig.rs"]
 mod rig;
+#[path = "support/running.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod running;
 #[path = "support/seen.rs"]
 mod seen;
 #[path = "support/tool.rs"]
@@ -14,6 +19,8 @@ mod tool;
 
 #[path = "main_job/builders.rs"]
 mod builders;
+#[path = "main_job/connection.rs"]
+mod connection;
 #[path = "main_job/direct.rs"]
 mod direct;
 #[path = "main_job/misuse.rs"]

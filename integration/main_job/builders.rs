@@ -34,7 +34,9 @@ fn a_builder_without_settings_gets_the_default_ones_and_rm_takes_them_along() {
 
     tool.buildkit(&["rm", "configmaptest"]).ok();
     assert_eq!(space.kubectl(&["get", "configmap", "configmaptest", "--ignore-not-found", "-o", "name"]), "");
-    tool.buildkit(&["rm", "configmaptest"]).fails(1, &["configmaptest"]);
+    // Each failure is told.
+    tool.buildkit(&["rm", "configmaptest", "nor-this"])
+        .fails(1, &["no builder `configmaptest`", "no builder `nor-this`"]);
 }
 
 /// TestPreExistingConfigDefaultCreate.
@@ -49,8 +51,10 @@ fn a_configmap_that_was_there_is_not_overwritten() {
     space.kubectl(&["create", "configmap", "configmaptest", &from]);
     tool.buildkit(&["create", "configmaptest"]).ok();
     assert_eq!(space.kubectl(&["get", "configmap", "configmaptest", "-o", KEY]), "# mine\ndebug = true\n");
-    // It isn't ours, so it stays.
-    tool.buildkit(&["rm", "configmaptest"]).ok();
+    // It isn't ours, so it stays, and a line says so.
+    let ran = tool.buildkit(&["rm", "configmaptest"]);
+    assert!(ran.stderr.contains("the ConfigMap `configmaptest` stays"), "{}", ran.stderr);
+    ran.ok();
     assert_eq!(space.kubectl(&["get", "configmap", "configmaptest", "-o", KEY]), "# mine\ndebug = true\n");
 }
 

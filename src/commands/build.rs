@@ -1,6 +1,6 @@
 //! `kubectl build`.
 
-use super::display::{self, Shown};
+use super::display::{self, Early, Shown};
 use super::failure::Failure;
 use super::{files, keys, print_lines, registries, report};
 use crate::build::preflight::{self, Unlocking};
@@ -40,16 +40,19 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     if let Some(sign) = settings.sign.take_if(|sign| keys::at_once(sign)) {
         signing = Some(unlock(sign, None, &cancel).await?);
     }
-    let prepared = cancel.guard(prepare(&settings)).await.map_err(Failure::interrupted)??;
+    let mut early = Early::new();
+    let prepared = prepare(&settings, early.events());
+    let prepared = cancel.guard(early.during(prepared)).await.map_err(Failure::interrupted)??;
     let BuildSettings { mut request, sign, .. } = settings;
     if let Some(sign) = sign {
-        signing = Some(unlock(sign, prepared.connection.as_ref(), &cancel).await?);
+        let unlocking = unlock(sign, prepared.connection.as_ref(), &cancel);
+        signing = Some(early.during(unlocking).await?);
     }
 
     let Prepared { place, registries, to_loosen, title, .. } = prepared;
     request.insecure_hosts = to_loosen;
     let registries::Registries { client, resolver, hosts } = registries;
-    let shown = Shown::start(mode, title, env);
+    let shown = Shown::start(mode, title, env, early);
     let deps = Deps { place, client, resolver, signing };
     let built = build::run(&request, deps, &shown.events, &cancel).await;
     let outcome = shown.end(built.map_err(|error| Failure::build(error, &resume))).await?;
@@ -96,14 +99,14 @@ struct Prepared {
     title: String,
 }
 
-async fn prepare(settings: &BuildSettings) -> Result<Prepared, Failure> {
+async fn prepare(settings: &BuildSettings, events: Events) -> Result<Prepared, Failure> {
     let in_cluster = matches!(settings.builder.place, Where::Cluster { .. });
     let for_secrets =
         settings.sign.as_ref().is_some_and(keys::need_cluster) || settings.registry.secret.is_some();
     let connection = match in_cluster || for_secrets {
-        true => Some(
-            Connection::connect(&settings.cluster.connect, &Events::off()).await.map_err(Failure::connect)?,
-        ),
+        true => {
+            Some(Connection::connect(&settings.cluster.connect, &events).await.map_err(Failure::connect)?)
+        }
         false => None,
     };
     let repositories = settings.request.repositories();

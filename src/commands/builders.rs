@@ -1,6 +1,6 @@
 //! `kubectl buildkit create`, `ls` and `rm`.
 
-use super::display::{self, Shown};
+use super::display::{self, Early, Shown};
 use super::failure::Failure;
 use super::print_lines;
 use crate::cli::buildkit::{CreateArgs, RmArgs};
@@ -9,7 +9,6 @@ use crate::cluster::Connection;
 use crate::cluster::builder::{self, Listed};
 use crate::config::env::Environment;
 use crate::config::{self, Misuse};
-use crate::event::Events;
 use crate::task::Cancel;
 
 /// Makes a builder and waits until it is ready.
@@ -26,8 +25,9 @@ pub(super) async fn create(
     let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
     let mode = display::mode(config::build::progress(args.progress.clone(), false, verbose, env)?, env)?;
     let spec = config::builder::spec(args, &directory, env)?;
-    let connection = connect(cluster, env, &cancel).await?;
-    let shown = Shown::start(mode, format!("kubernetes:{}", spec.name), env);
+    let mut early = Early::new();
+    let connection = connect(cluster, env, &cancel, &mut early).await?;
+    let shown = Shown::start(mode, format!("kubernetes:{}", spec.name), env, early);
     let created = cancel.guard(builder::create(&connection, &spec, &shown.events)).await;
     let created = match created {
         Ok(created) => created.map_err(Failure::cluster),
@@ -42,12 +42,13 @@ pub(super) async fn create(
 /// # Errors
 /// The cluster's.
 pub(super) async fn list(cluster: ClusterArgs, env: &dyn Environment, cancel: Cancel) -> Result<(), Failure> {
-    let connection = connect(cluster, env, &cancel).await?;
-    let listed = cancel.guard(builder::list(&connection)).await.map_err(Failure::interrupted)?;
-    print_lines(table(&listed.map_err(Failure::cluster)?))
+    let mut early = Early::new();
+    let connection = connect(cluster, env, &cancel, &mut early).await?;
+    let listed = cancel.guard(early.during(builder::list(&connection))).await;
+    print_lines(table(&listed.map_err(Failure::interrupted)?.map_err(Failure::cluster)?))
 }
 
-/// Removes builders, every one that was named; the first failure is told when all were tried.
+/// Removes builders, every one that was named, and tells what stayed of each.
 ///
 /// # Errors
 /// An unknown name, or the cluster's.
@@ -59,15 +60,22 @@ pub(super) async fn remove(
 ) -> Result<(), Failure> {
     let names =
         if args.names.is_empty() { vec![config::builder::DEFAULT_NAME.to_owned()] } else { args.names };
-    let connection = connect(cluster, env, &cancel).await?;
+    let mut early = Early::new();
+    let connection = connect(cluster, env, &cancel, &mut early).await?;
+    let events = early.events();
     let mut failed: Option<Failure> = None;
     for name in names {
-        let removed = cancel.guard(builder::remove(&connection, &name, &Events::off())).await;
+        let removed = cancel.guard(early.during(builder::remove(&connection, &name, &events))).await;
         let told = match removed.map_err(Failure::interrupted)? {
             Ok(()) => print_lines([format!("{name} removed")]),
             Err(error) => Err(Failure::cluster(error)),
         };
-        failed = failed.or(told.err());
+        // The last failure is the command's own.
+        if let Err(next) = told
+            && let Some(before) = failed.replace(next)
+        {
+            before.print(&display::palette(env)).await;
+        }
     }
     failed.map_or(Ok(()), Err)
 }
@@ -76,10 +84,13 @@ async fn connect(
     cluster: ClusterArgs,
     env: &dyn Environment,
     cancel: &Cancel,
+    early: &mut Early,
 ) -> Result<Connection, Failure> {
     let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
     let settings = config::cluster::resolve(cluster, &directory, env)?;
-    let connected = cancel.guard(Connection::connect(&settings.connect, &Events::off())).await;
+    let events = early.events();
+    let connected = early.during(Connection::connect(&settings.connect, &events));
+    let connected = cancel.guard(connected).await;
     connected.map_err(Failure::interrupted)?.map_err(Failure::connect)
 }
 

@@ -1,12 +1,57 @@
-//! Starts the progress display for a verb, and hands what it saw to the failure's report.
+//! Starts the progress display for a verb, and hands what it saw to the failure's report. What is told before it is
+//! there is said at once.
 
 use super::failure::Failure;
 use crate::config::build::Progress;
 use crate::config::env::{Environment, names};
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::ui::colours::Palette;
+use crate::ui::printer;
 use crate::ui::progress::{self, Mode, ProgressOptions};
+use std::future::Future;
 use std::io::IsTerminal as _;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// What is told while there is no display: a credential plugin's "open this address and enter the code" cannot
+/// wait for one.
+pub(super) struct Early {
+    events: Events,
+    receiver: UnboundedReceiver<Event>,
+}
+
+impl Early {
+    pub(super) fn new() -> Self {
+        let (events, receiver) = Events::channel();
+        Self { events, receiver }
+    }
+
+    /// Returns the handle for those who tell; it goes on to the display.
+    pub(super) fn events(&self) -> Events {
+        self.events.clone()
+    }
+
+    /// Writes notes to standard error as they come, until `work` ends.
+    pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let value = loop {
+            tokio::select! {
+                biased;
+                Some(event) = self.receiver.recv() => say(event).await,
+                value = &mut work => break value,
+            }
+        };
+        while let Ok(event) = self.receiver.try_recv() {
+            say(event).await;
+        }
+        value
+    }
+}
+
+async fn say(event: Event) {
+    if let Event::Note(text) = event {
+        printer::remark([text]).await;
+    }
+}
 
 /// A display that is shown until its verb ends.
 pub(super) struct Shown {
@@ -16,8 +61,8 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// Starts a display with this title.
-    pub(super) fn start(mode: Mode, title: String, env: &dyn Environment) -> Self {
+    /// Starts a display with this title, for those who were told of `early` too.
+    pub(super) fn start(mode: Mode, title: String, env: &dyn Environment, early: Early) -> Self {
         let log_lines = env.get(names::TTY_LOG_LINES).and_then(|lines| lines.parse().ok());
         let defaults = ProgressOptions::default();
         let options = ProgressOptions {
@@ -28,7 +73,7 @@ impl Shown {
             log_lines: log_lines.unwrap_or(defaults.log_lines),
             ..defaults
         };
-        let (events, receiver) = Events::channel();
+        let Early { events, receiver } = early;
         Self { events, display: progress::start(receiver, options) }
     }
 

@@ -1,6 +1,6 @@
 //! `kubectl buildkit sign`: finishes what an interrupted build left behind.
 
-use super::display::{self, Shown};
+use super::display::{self, Early, Shown};
 use super::failure::Failure;
 use super::{keys, print_lines, registries, report};
 use crate::build::finish::Finish;
@@ -12,7 +12,6 @@ use crate::cluster::{Connection, builder};
 use crate::config::env::Environment;
 use crate::config::sign::SignTarget;
 use crate::config::{self, Misuse};
-use crate::event::Events;
 use crate::registry::{Client, Descriptor, Digest, Repository};
 use crate::task::Cancel;
 use crate::ui::printer;
@@ -42,11 +41,11 @@ pub(super) async fn run(
     flags.extend(settings.flags.iter().cloned());
 
     let needs_cluster = keys::need_cluster(&settings) || registry.secret.is_some() || builder.is_some();
+    let mut early = Early::new();
+    let events = early.events();
     let prepared = async {
         let connection = match needs_cluster {
-            true => {
-                Some(Connection::connect(&cluster.connect, &Events::off()).await.map_err(Failure::connect)?)
-            }
+            true => Some(Connection::connect(&cluster.connect, &events).await.map_err(Failure::connect)?),
             false => None,
         };
         let known = match (&builder, &connection) {
@@ -59,9 +58,9 @@ pub(super) async fn run(
         let keys = keys::gather(settings, connection.as_ref()).await?;
         Ok::<_, Failure>((registries, keys))
     };
-    let (registries, keys) = cancel.guard(prepared).await.map_err(Failure::interrupted)??;
+    let (registries, keys) = cancel.guard(early.during(prepared)).await.map_err(Failure::interrupted)??;
 
-    let shown = Shown::start(mode, "sign".to_owned(), env);
+    let shown = Shown::start(mode, "sign".to_owned(), env, early);
     let work = async {
         let client = &registries.client;
         let unlocked = cancel.guard(preflight::unlock(keys).signers()).await.map_err(Failure::interrupted)?;

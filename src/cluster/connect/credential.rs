@@ -13,13 +13,15 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 /// The longest a plugin may take: it may be a login in a browser.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long half a line of a plugin waits for the rest of it: a question ends without a newline.
+const HALF_A_LINE: Duration = Duration::from_millis(200);
 /// A credential this close to its end is fetched anew.
 const MARGIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 /// How long a token file's content is trusted (client-go: one minute).
@@ -293,7 +295,7 @@ impl Plugin {
             source,
         })?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (mut answer, mut said) = (Vec::new(), String::new());
+        let mut answer = Vec::new();
         let work = async {
             let read = async {
                 match stdout {
@@ -303,21 +305,17 @@ impl Plugin {
             };
             // A device-code login says on standard error where to go: it must be seen while it waits.
             let listen = async {
-                if let Some(stderr) = stderr {
-                    let mut lines = BufReader::new(stderr).lines();
-                    while let Ok(Some(line)) = lines.next_line().await {
-                        self.events.note(line.clone());
-                        said.push_str(&line);
-                        said.push('\n');
-                    }
+                match stderr {
+                    Some(stderr) => listen(stderr, |line| self.events.note(line)).await,
+                    None => String::new(),
                 }
             };
-            let (read, ()) = tokio::join!(read, listen);
+            let (read, said) = tokio::join!(read, listen);
             read?;
-            child.wait().await
+            Ok::<_, std::io::Error>((child.wait().await?, said))
         };
-        let status = match tokio::time::timeout(PLUGIN_TIMEOUT, work).await {
-            Ok(Ok(status)) => status,
+        let (status, said) = match tokio::time::timeout(PLUGIN_TIMEOUT, work).await {
+            Ok(Ok(ended)) => ended,
             Ok(Err(error)) => return Err(wrong(error.to_string())),
             Err(_) => return Err(CredentialError::Endless { command }),
         };
@@ -343,6 +341,25 @@ impl Plugin {
             return Err(wrong("it has neither a token nor a client certificate with its key".to_owned()));
         }
         Ok(Issued { header, identity, expires })
+    }
+}
+
+/// Tells what a plugin says, line by line as it comes, and returns all of it.
+async fn listen(mut stderr: impl AsyncRead + Unpin, tell: impl Fn(&str)) -> String {
+    let (mut said, mut told) = (Vec::<u8>::new(), 0);
+    loop {
+        let read = tokio::time::timeout(HALF_A_LINE, stderr.read_buf(&mut said)).await;
+        let end = match read {
+            Ok(Ok(1..)) => said.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
+            _ => said.len(),
+        };
+        if end > told {
+            String::from_utf8_lossy(&said[told..end]).lines().for_each(&tell);
+            told = end;
+        }
+        if matches!(read, Ok(Ok(0) | Err(_))) {
+            return String::from_utf8_lossy(&said).into_owned();
+        }
     }
 }
 
@@ -413,6 +430,25 @@ mod tests {
         assert!(
             matches!(seen.try_recv(), Ok(crate::event::Event::Note(text)) if text.contains("session expired"))
         );
+    }
+
+    #[tokio::test]
+    async fn a_question_is_told_while_the_plugin_waits_for_its_answer() {
+        let script = r#"printf 'open the page\377\nCode: ' >&2; while [ ! -e answered ]; do sleep 0.05; done
+            echo '{"status":{"token":"t"}}'"#;
+        let (directory, user) = plugin(script);
+        let (events, mut seen) = Events::channel();
+        let asked = async {
+            for expected in ["open the page\u{fffd}", "Code: "] {
+                let Some(crate::event::Event::Note(text)) = seen.recv().await else {
+                    panic!("nothing is told")
+                };
+                assert_eq!(text, expected);
+            }
+            std::fs::write(directory.path().join("answered"), "").unwrap();
+        };
+        let (credential, ()) = tokio::join!(Credential::choose(&user, false, &events), asked);
+        assert_eq!(credential.unwrap().0.header().await.unwrap().unwrap(), "Bearer t");
     }
 
     #[tokio::test]
