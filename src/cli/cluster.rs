@@ -28,6 +28,12 @@ pub struct ClusterArgs {
     /// Bearer token for the API server
     #[arg(long, value_name = "TOKEN", global = true, hide_short_help = true)]
     pub token: Option<String>,
+    /// User name for basic authentication to the API server
+    #[arg(long, value_name = "NAME", global = true, hide_short_help = true)]
+    pub username: Option<String>,
+    /// Password for basic authentication to the API server
+    #[arg(long, value_name = "PASSWORD", global = true, hide_short_help = true)]
+    pub password: Option<String>,
     /// User to act as
     #[arg(long = "as", value_name = "USER", global = true, hide_short_help = true)]
     pub impersonate: Option<String>,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub struct ClusterSettings {
     /// What connecting needs.
     pub connect: ConnectOptions,
-    /// The flags as given (without the token), for command lines that we print to be run again.
+    /// The flags as given (without token and password), for command lines that we print to be run again.
     pub flags: Vec<String>,
 }
 
@@ -55,6 +55,8 @@ pub fn resolve(
         namespace: args.namespace,
         server: args.server,
         token: args.token.map(Into::into),
+        username: args.username,
+        password: args.password.map(Into::into),
         impersonate: args.impersonate,
         impersonate_groups: args.impersonate_groups,
         impersonate_uid: args.impersonate_uid,
@@ -69,7 +71,6 @@ pub fn resolve(
         no_proxy: proxy("NO_PROXY", "no_proxy"),
         in_cluster: in_cluster(env),
         interactive: std::io::stdin().is_terminal(),
-        ..ConnectOptions::default()
     };
     Ok(ClusterSettings { connect, flags })
 }
@@ -98,6 +99,7 @@ fn flags(args: &ClusterArgs) -> Vec<String> {
     text("--cluster", &args.cluster);
     text("--user", &args.user);
     text("--server", &args.server);
+    text("--username", &args.username);
     text("--as", &args.impersonate);
     for group in &args.impersonate_groups {
         text("--as-group", &Some(group.clone()));
