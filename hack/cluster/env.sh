@@ -5,6 +5,7 @@
 ENV_NAMES=(
   CLUSTER_PROVIDER # local or kind
   CLUSTER_RUN      # prefix of commands that talk to the cluster; may be empty
+  CLIENT_ADDRESS   # of where CLUSTER_RUN's commands run; pods reach what listens there
   CLUSTER_NODES    # names, separated by spaces
   CLUSTER_SIGNAL   # script that signals a kubelet, a containerd or a pod
   CLUSTER_LOGS     # folder of the daemons' logs

@@ -26,6 +26,8 @@ in_netns() { "$@"; }
 kubectl() { command kubectl --kubeconfig "$STATE/admin.kubeconfig" "$@"; }
 
 address_of() { docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}}' "$1"; }
+# The machine's own address on kind's network: containers reach what listens there.
+gateway() { docker network inspect -f '{{range .IPAM.Config}}{{println .Gateway}}{{end}}' kind | awk '/[.]/ && !seen++'; }
 exists() { [[ -n $(docker ps -aq --filter "name=^$1\$") ]]; }
 
 cluster_up() {
@@ -116,7 +118,8 @@ up() {
   for tool in docker kind kubectl; do command -v "$tool" >/dev/null 2>&1 || missing+=("$tool"); done
   ((${#missing[@]} == 0)) || die "PROVIDER=kind needs these in PATH: ${missing[*]}"
   docker info >/dev/null 2>&1 || die "the Docker engine does not answer: start it, or add yourself to its group"
-  "$HERE/peers.sh" rigtools buildkit crane clients
+  # Those of the tests too, which run peers of their own beside the cluster.
+  "$HERE/peers.sh" rigtools runc buildkit registry crane clients
   PEERS_BUILT=$("$HERE/peers.sh" path)
   mkdir -p "$STATE" "$LOGS"
   SECONDS=0
@@ -139,6 +142,8 @@ up() {
   ln -sfn "$PEERS_BUILT"/* "$TARGET/peers/"
   ln -sfn "$(command -v kubectl)" "$TARGET/peers/kubectl"
   install -m 600 "$STATE/admin.kubeconfig" "$TARGET/kubeconfig"
+  CLIENT_ADDRESS=$(gateway)
+  [[ -n $CLIENT_ADDRESS ]] || die "the network of kind has no IPv4 gateway"
   CLUSTER_PROVIDER=kind CLUSTER_RUN='' PEERS=$TARGET/peers KUBECONFIG=$TARGET/kubeconfig
   APISERVER=$(kubectl config view --minify -o 'jsonpath={.clusters[0].cluster.server}')
   kubectl config view --minify --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}' | base64 -d >"$PKI/ca.crt"

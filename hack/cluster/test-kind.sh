@@ -39,6 +39,7 @@ case "$1" in
   run) while [[ $1 != --name ]]; do shift; done; echo "$2" >>"$FAKE/containers" ;;
   inspect) case "${*: -1}" in *-plain) echo 172.18.0.4 ;; *-tls) echo 172.18.0.5 ;; *) echo 172.18.0.6 ;; esac ;;
   image) exit 1 ;;
+  network) printf 'fc00:f853:ccd:e793::1\n172.18.0.1\n\n' ;;
   rm) sed -i "/^${*: -1}\$/d" "$FAKE/containers" ;;
 esac
 exit 0
@@ -94,7 +95,20 @@ check "nodes are told how to reach the registries" count 2 '^docker cp .*certs.d
 check "the base image goes to the plain registry" called '^crane copy --insecure busybox:[0-9.]+ 172.18.0.4:5000/base:busybox'
 check "the registry Service has its fixed address" has "$work/state/applied" 'clusterIP: 10.96.0.50'
 check "the applied registry is a pinned image" has "$work/state/applied" 'image: registry:[0-9]'
-check "only the needed peers are built" called '^peers.sh rigtools buildkit crane clients$'
+# Which binaries were asked for, by versions.sh; kubectl is the user's own.
+built=$(
+  . "$here/versions.sh"
+  asked=" $(sed -n 's/^peers.sh \(.*rigtools.*\)/\1/p' "$CALLS" | head -n 1) "
+  echo kubectl
+  for n in "${ORDER[@]}"; do
+    if [[ $asked == *" $n "* || $asked == *" ${GROUP[$n]} "* ]]; then echo "${NAMES[$n]:-$(basename -a ${PKGS[$n]})}"; fi
+  done
+)
+wanted=$(grep -rhoE 'peer\("[a-z0-9-]+"\)' "$here/../../integration" | cut -d'"' -f2 | sort -u)
+check "tests ask for peers" has <(echo "$wanted") '^buildkitd$'
+for binary in $wanted; do check "the tests' peer $binary is built" has <(echo "$built") "^$binary\$"; done
+check "Kubernetes itself is not built" never '^peers.sh .*(kube|cluster)'
+check "CLIENT_ADDRESS is the machine's on kind's network" value CLIENT_ADDRESS 172.18.0.1
 check "CLUSTER_RUN is empty" value CLUSTER_RUN ""
 check "CLUSTER_PROVIDER is kind" value CLUSTER_PROVIDER kind
 check "REGISTRY" value REGISTRY 172.18.0.4:5000

@@ -80,7 +80,7 @@ write_env() {
   mkdir -p "$TARGET"
   ln -sfn "$LOGS" "$TARGET/logs"
   install -m 600 "$STATE/admin.kubeconfig" "$TARGET/kubeconfig"
-  CLUSTER_PROVIDER=local CLUSTER_RUN="nsenter --net=$NETNS_FILE" KUBECONFIG=$TARGET/kubeconfig
+  CLIENT_ADDRESS=$MAIN_IP CLUSTER_PROVIDER=local CLUSTER_RUN="nsenter --net=$NETNS_FILE" KUBECONFIG=$TARGET/kubeconfig
   env_cluster
 }
 

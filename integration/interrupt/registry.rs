@@ -20,7 +20,7 @@ struct Registry {
 impl Registry {
     fn new(purpose: &str) -> Self {
         let rig = Rig::load();
-        let proxy = FaultyRegistry::before(rig.get("REGISTRY"));
+        let proxy = FaultyRegistry::before(rig.get("REGISTRY"), rig.get("CLIENT_ADDRESS"));
         let site = Site::with_builder(purpose, &[proxy.host()]);
         let key = site.tool.key_pair("k", "").0.to_str().expect("UTF-8").to_owned();
         Self { site, proxy, key }

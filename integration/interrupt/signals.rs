@@ -111,7 +111,7 @@ fn when_the_daemon_answers_nothing() {
 #[ignore = "needs the rig"]
 fn while_the_daemon_pushes() {
     let rig = Rig::load();
-    let registry = FaultyRegistry::before(rig.get("REGISTRY"));
+    let registry = FaultyRegistry::before(rig.get("REGISTRY"), rig.get("CLIENT_ADDRESS"));
     registry.set(|method, path| {
         (method != "HEAD" && path.contains("/blobs/uploads/")).then_some(Fault::Late(NEVER))
     });
@@ -132,7 +132,7 @@ fn while_the_daemon_pushes() {
 #[ignore = "needs the rig"]
 fn between_push_and_tag_the_line_that_finishes_is_told() {
     let rig = Rig::load();
-    let registry = FaultyRegistry::before(rig.get("REGISTRY"));
+    let registry = FaultyRegistry::before(rig.get("REGISTRY"), rig.get("CLIENT_ADDRESS"));
     let site = Site::with_builder("sign", &[registry.host()]);
     let (key, _) = site.tool.key_pair("k", "pw");
     let name = crate::fresh("sign");

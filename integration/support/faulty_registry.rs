@@ -44,13 +44,12 @@ pub struct FaultyRegistry {
 }
 
 impl FaultyRegistry {
-    /// Starts one before a plain HTTP registry, on the registry's own address, where pods reach it too.
-    pub fn before(real: &str) -> Self {
-        let address = real.rsplit_once(':').expect("HOST:PORT").0;
+    /// Starts one before a plain HTTP registry, at the tests' own address, where pods reach it too.
+    pub fn before(real: &str, address: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let listener =
-            runtime.block_on(TcpListener::bind((address, 0))).expect("tests run where the registry is");
+            runtime.block_on(TcpListener::bind((address, 0))).expect("tests run under CLUSTER_RUN");
         let host = listener.local_addr().expect("an address").to_string();
         let client = Client::builder(TokioExecutor::new()).build_http();
         let pick: Pick = Box::new(|_, _| None);
