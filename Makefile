@@ -57,6 +57,10 @@ peers: ## Build the peers that the cluster and the tests need
 test: ## Everything that CI runs, the tests against the real cluster included
 	PROVIDER=$(PROVIDER) hack/test.sh
 
+.PHONY: test-cluster
+test-cluster: ## What the local provider promises: repairs itself, leaves nothing (a cluster of its own, two minutes)
+	hack/cluster/test-local.sh
+
 .PHONY: demo
 demo: ## Build, push, sign and verify the hello image on a cluster of its own
 	PROVIDER=$(PROVIDER) hack/demo.sh

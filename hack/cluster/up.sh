@@ -17,9 +17,17 @@ for part in local images network pki control node registries env; do . "$HERE/$p
 DAEMONS=(etcd apiserver controller-manager scheduler kube-proxy coredns registry-plain registry-tls registry-referrers)
 for node in "${NODES[@]}"; do DAEMONS+=("containerd-$node" "kubelet-$node"); done
 
+# wake: continues what a test has stopped. Stopped daemons pass for running ones,
+# and a node whose kubelet is stopped still counts as Ready for 40 s.
+wake() {
+  # shellcheck disable=SC2046
+  kill -CONT $(members) 2>/dev/null || true
+}
+
 # healthy: everything runs and answers.
 healthy() {
   local name
+  wake
   [[ -e $NETNS_FILE ]] || return 1
   for name in "${DAEMONS[@]}"; do alive "$name" || { say "$name does not run"; return 1; }; done
   apiserver_ready >/dev/null 2>&1 || { say "the API server does not answer"; return 1; }
@@ -31,17 +39,12 @@ healthy() {
   registry_service_ready || { say "the registry Service does not answer"; return 1; }
 }
 
-# What an earlier run left: stopped by a test, or without its namespaces after a
-# crash or a boot of the machine.
+# What an earlier run left without its namespaces, after a crash or a boot of the
+# machine.
 recover() {
   local node whole=1
   for node in "${NODES[@]}"; do mountpoint -q "$MOUNTS/$node" || whole=; done
-  if [[ -z $whole || ! -e $NETNS_FILE ]]; then
-    end_processes
-  else
-    # shellcheck disable=SC2046
-    kill -CONT $(members) 2>/dev/null || true
-  fi
+  if [[ -z $whole || ! -e $NETNS_FILE ]]; then end_processes; else wake; fi
 }
 
 start() {

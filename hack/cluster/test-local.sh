@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Holds the local provider to its promises, with a cluster of its own beside any
+# other: `up` goes on from whatever an earlier run left, changes nothing where
+# all is well, and `down` leaves nothing of it on the machine. Needs root.
+set -euo pipefail
+work=$(mktemp -d)
+mkdir -p "$work/repo/hack"
+cp -R "$(dirname -- "$0")" "$work/repo/hack/cluster"
+SELF=test-local
+. "$work/repo/hack/cluster/lib.sh"
+. "$HERE/local.sh"
+export CLUSTER_ONLY=1 PROVIDER=local
+PEERS=$("$HERE/peers.sh" path)
+trap '"$HERE/down.sh" >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
+
+passed=0 failed=0
+check() { # WHAT COMMAND...
+  if "${@:2}"; then
+    passed=$((passed + 1)) && echo "ok: $1 ($SECONDS s)"
+  else
+    failed=$((failed + 1)) && echo "FAILED: $1"
+  fi
+}
+none() { # COMMAND...: it says nothing
+  local said
+  said=$("$@" 2>/dev/null) || true
+  [[ -z $said ]] || { printf '%s\n' "$said" | head -n 5 >&2; return 1; }
+}
+is() { [[ $("${@:2}") == "$1" ]]; }
+up() { "$HERE/up.sh" >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; return 1; }; }
+nodes_ready() {
+  is "True True" kubectl get nodes -o 'jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}'
+}
+all_alive() {
+  local file
+  for file in "$PIDS"/*.pid; do alive "$(basename "$file" .pid)" || return 1; done
+}
+# What of the machine must not change; rules without their counters.
+machine() {
+  iptables-save 2>/dev/null | sed -E '/^#/d; s/\[[0-9]+:[0-9]+\]//'
+  ip -o link | cut -d: -f2
+  cut -d' ' -f2 /proc/mounts | grep -v "^/run/netns/$NETNS\$" | sort
+}
+state_of() { sed 's/.*) //' "/proc/$1/stat" | cut -c1; }
+survivors() {
+  local pid started
+  while read -r pid started; do
+    [[ $(start_time "$pid") != "$started" ]] || tr '\0' ' ' <"/proc/$pid/cmdline"
+  done <"$work/members"
+}
+
+SECONDS=0
+machine >"$work/before"
+# A run that is killed when half of the daemons have started.
+setsid "$HERE/up.sh" >"$work/killed.log" 2>&1 &
+first=$!
+until_ok 60 "the first daemons" test -e "$PIDS/containerd-node-b.pid"
+kill -KILL -- "-$first"
+wait "$first" 2>/dev/null || true
+check "up goes on from a run that was killed" up
+check "both nodes are ready" nodes_ready
+
+cat "$PIDS"/*.pid >"$work/pids"
+check "up again" up
+check "finds all well" grep -q "up already" "$work/up.log"
+check "and restarts nothing" diff "$work/pids" <(cat "$PIDS"/*.pid)
+
+read -r kubelet _ <"$PIDS/kubelet-node-a.pid"
+kill -STOP "$kubelet"
+check "up continues a stopped kubelet, though its node still counts as ready" up
+check "it runs" is S state_of "$kubelet"
+
+# shellcheck disable=SC2046
+kill -KILL $(members | awk 'NR % 2')
+check "up starts what was killed" up
+check "every daemon runs" all_alive
+check "both nodes are ready again" nodes_ready
+
+for pid in $(members); do echo "$pid $(start_time "$pid")"; done >"$work/members"
+check "there are processes to end" test "$(wc -l <"$work/members")" -gt 15
+check "down" "$HERE/down.sh"
+check "no process is left" none survivors
+check "no mount is left, in no namespace" none grep -lF "$STATE/" /proc/[0-9]*/mountinfo
+check "no network namespace is left" test ! -e "$NETNS_FILE"
+check "no cgroup is left" none find /sys/fs/cgroup -maxdepth 3 -name "$CGROUP"
+check "no state is left" test ! -e "$STATE" -a ! -e "$TARGET"
+machine >"$work/after"
+check "the machine's rules, interfaces and mounts are as before" diff "$work/before" "$work/after"
+check "down again" "$HERE/down.sh"
+
+echo "$passed passed, $failed failed, $SECONDS s"
+((failed == 0))
