@@ -1,10 +1,11 @@
 //! Builds, pushes and signs container images in the user's Kubernetes cluster with BuildKit.
 //!
 //! Directions (left knows right): `main → commands → config → cli`, `commands → ui → event`,
-//! `commands → build → {buildkit, session, cluster, registry, image, sign} → event`. The neighbours in the
-//! braces do not import one another, save for plain values ([`registry::Reference`], [`registry::Digest`]);
-//! the lines that join two of them live in `build`. Only `ui` prints, only `config` reads the environment,
-//! only `task` spawns.
+//! `commands → build → {buildkit, session, cluster, registry, sign} → event`. The neighbours in the braces do
+//! not import one another, save for plain values ([`registry::Reference`], [`registry::Digest`]); the lines
+//! that join two of them live in `build`. `config` turns `cli`'s strings into the values that `build` and these
+//! neighbours take, and knows them for that alone. Only `ui` prints, only `config` reads the environment, only
+//! `task` spawns.
 
 pub mod build;
 pub mod buildkit;
