@@ -32,7 +32,7 @@ pub mod builder {
     pub use super::list::{Listed, ListedPod, list};
     pub use super::manifest::{DEFAULT_IMAGE, DEFAULT_NAME, Mode, ModeChoice, ModeError};
     pub use super::provision::{
-        Builder, BuilderSpec, Created, Found, PodRef, create, ensure, find, registries, remove,
+        Builder, BuilderSpec, Created, Found, NAME_LIMIT, PodRef, create, ensure, find, registries, remove,
     };
 }
 
@@ -78,6 +78,14 @@ pub enum ClusterError {
         /// What is different from what was asked for.
         differences: Vec<String>,
     },
+    /// The builder is told to have no pods.
+    #[error("builder `{name}` in namespace `{namespace}` is scaled to 0")]
+    ScaledDown {
+        /// The builder.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+    },
     /// No builder has this name.
     #[error("there is no builder `{name}` in namespace `{namespace}`")]
     Unknown {
@@ -113,9 +121,10 @@ impl ClusterError {
             Self::Api(error) => error.hint(),
             Self::Wait(error) => error.hint(),
             Self::Config(error) => error.hint(),
-            Self::Name { .. } => {
-                Some("names are lower-case letters, digits and `-`, at most 40 of them".to_owned())
-            }
+            Self::Name { .. } => Some(format!(
+                "names are lower-case letters, digits and `-`, at most {} of them",
+                builder::NAME_LIMIT
+            )),
             Self::Foreign { kind, name, namespace } => Some(format!(
                 "choose another name with `--builder`, or remove it yourself: `kubectl delete -n {namespace} {} {name}`",
                 kind.replace(' ', "")
@@ -123,6 +132,9 @@ impl ClusterError {
             Self::Exists { name, namespace, .. } => Some(format!(
                 "remove it first, if no build needs it: `kubectl buildkit rm -n {namespace} {name}`"
             )),
+            Self::ScaledDown { name, namespace } => {
+                Some(format!("`kubectl scale deployment {name} -n {namespace} --replicas=1` brings it back"))
+            }
             Self::Unknown { known, .. } if known.is_empty() => {
                 Some("there are no builders in this namespace; `-n` chooses another".to_owned())
             }

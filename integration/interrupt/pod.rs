@@ -2,6 +2,7 @@
 
 use crate::rig::Rig;
 use crate::running::Running;
+use crate::tool::eventually;
 use crate::{BUILDER, NODES, Site, TOLD};
 use std::time::{Duration, Instant};
 
@@ -122,7 +123,18 @@ fn with_its_kubelet_stopped_its_silence_is_told() {
     let second = Running::start(site.tool.command("kubectl-build", &["--builder", BUILDER, "quick"]));
     running.ends(fault, TOLD).fails(3, &[&text, "hint: "]);
     second.ends(fault, TOLD).fails(3, &[&text, "hint: "]);
+
+    // Once the cluster has noticed, too, what it says of the node is told.
+    let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+    let ready = || site.space.kubectl(&["get", "pod", &pod, "-o", path]);
+    eventually("the pod counts as not ready", Duration::from_secs(120), || {
+        (ready() == "False").then_some(())
+    });
+    let third = Running::start(site.tool.command("kubectl-build", &["--builder", BUILDER, "quick"]));
+    let told = third.ends(Instant::now(), TOLD).fails(3, &["NodeNotReady", &pod, "hint: "]);
+    assert!(told.contains(&format!("node {node} is not ready: Kubelet stopped posting")), "{told}");
     drop(stopped);
+    eventually("the pod is ready again", Duration::from_secs(60), || (ready() == "True").then_some(()));
     site.tool.build(&["--builder", BUILDER, "quick"]).ok();
 }
 

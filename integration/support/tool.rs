@@ -155,6 +155,15 @@ impl Ran {
         Self { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
+    /// Returns the command line of a hint that begins with these words.
+    #[allow(dead_code, reason = "not every test crate takes advice")]
+    #[track_caller]
+    pub fn advice(&self, words: &str) -> String {
+        let hints = self.stderr.lines().filter(|line| line.starts_with("hint: "));
+        let line = hints.flat_map(|hint| hint.split('`')).find(|part| part.starts_with(words));
+        line.unwrap_or_else(|| panic!("no `{words} …` is advised:\n{}", self.stderr)).to_owned()
+    }
+
     /// Asserts success and returns standard output.
     #[track_caller]
     pub fn ok(self) -> String {

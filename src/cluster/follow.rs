@@ -119,7 +119,8 @@ where
                     tracing::debug!(resource = self.resource, %error, "watch broke");
                     (self.stream, self.pause) = (None, true);
                 }
-                None => self.stream = None,
+                // Some proxies end a watch at once.
+                None => (self.stream, self.pause) = (None, true),
             }
         }
     }

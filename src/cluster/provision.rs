@@ -19,6 +19,7 @@ pub use find::{Found, find, registries};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 pub use remove::remove;
 use std::time::Duration;
@@ -26,6 +27,9 @@ use std::time::Duration;
 const DEPLOYMENTS: &str = "deployments.apps";
 const CONFIG_MAPS: &str = "configmaps";
 const BUDGETS: &str = "poddisruptionbudgets.policy";
+
+/// The longest name of a builder: ReplicaSet and pod append up to 17 characters to it, within the 63 of a label.
+pub const NAME_LIMIT: usize = 40;
 
 /// What a builder is to be. Only its name counts for one that is there already, except in [`create`].
 #[derive(Clone, Debug)]
@@ -74,8 +78,7 @@ impl BuilderSpec {
             // The predecessor reserved it, and scripts know that.
             "default" => refuse("default is a reserved name and cannot be used to identify builder instance"),
             "" => refuse("it is empty"),
-            // ReplicaSet and pod append up to 17 characters to it, within the 63 of a label.
-            name if name.len() > 40 => refuse("it is too long"),
+            name if name.len() > NAME_LIMIT => refuse("it is too long"),
             name if !name.chars().all(plain) => refuse("it has characters that Kubernetes does not allow"),
             name if name.starts_with('-') || name.ends_with('-') => refuse("it starts or ends with a dash"),
             _ => Ok(()),
@@ -280,6 +283,7 @@ async fn bring_up(
             name: &spec.name,
             namespace: connection.namespace(),
             mode: provisioned.mode,
+            born: provisioned.born.as_ref(),
             key,
             timeout: spec.timeout,
         };
@@ -306,6 +310,8 @@ async fn bring_up(
 struct Provisioned {
     mode: Option<Mode>,
     existed: bool,
+    /// When the Deployment was made.
+    born: Option<Time>,
 }
 
 async fn provision(
@@ -341,13 +347,14 @@ async fn provision(
     let deployment = plan.deployment();
     let operation = Operation::one("create", DEPLOYMENTS, namespace, &spec.name);
     let parameters = PostParams::default();
-    match connection.call(operation, || api.create(&parameters, &deployment)).await {
-        Ok(_) => {}
+    let born = match connection.call(operation, || api.create(&parameters, &deployment)).await {
+        Ok(made) => made.metadata.creation_timestamp,
         // Somebody was faster; theirs is ours.
         Err(ApiError::AlreadyExists { .. }) => {
             if let Some(deployment) = get_deployment(connection, &spec.name).await? {
                 return existing(connection, spec, purpose, &deployment).await;
             }
+            None
         }
         Err(error) => {
             if source == ConfigSource::Made {
@@ -355,9 +362,9 @@ async fn provision(
             }
             return Err(error.into());
         }
-    }
+    };
     protect(connection, &plan).await?;
-    Ok(Provisioned { mode: Some(plan.mode), existed: false })
+    Ok(Provisioned { mode: Some(plan.mode), existed: false, born })
 }
 
 /// Looks at a Deployment of the builder's name that is there already.
@@ -391,7 +398,12 @@ async fn existing(
             return Err(ClusterError::Exists { name, namespace, differences });
         }
     }
-    Ok(Provisioned { mode, existed: true })
+    if deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0) {
+        let (name, namespace) = (spec.name.clone(), namespace.to_owned());
+        return Err(ClusterError::ScaledDown { name, namespace });
+    }
+    let born = deployment.metadata.creation_timestamp.clone();
+    Ok(Provisioned { mode, existed: true, born })
 }
 
 /// Says in what a builder differs from what is asked for; what was not asked for may be anything. Pure.

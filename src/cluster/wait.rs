@@ -8,9 +8,11 @@ use super::choose;
 use super::connect::Connection;
 use super::follow::{Change, Follow};
 use super::manifest::{CONTAINER, Mode, query};
+use super::watch;
 use crate::event::Step;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, LogParams};
 pub(super) use standing::{Obstacle, Standing, Verdict};
 use std::time::Duration;
@@ -39,6 +41,8 @@ pub enum WaitError {
     Timeout {
         /// The builder.
         builder: String,
+        /// Its namespace.
+        namespace: Box<str>,
         /// How long was waited.
         after: Duration,
         /// What for.
@@ -55,6 +59,8 @@ pub enum WaitError {
     NoUserNamespace {
         /// The builder.
         builder: String,
+        /// Its namespace.
+        namespace: Box<str>,
         /// The pod.
         pod: String,
     },
@@ -68,18 +74,25 @@ impl WaitError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Stuck { hint, .. } => hint.as_deref().map(str::to_owned),
-            Self::Timeout { builder, .. } => Some(format!(
-                "`--builder-timeout` waits longer; `kubectl describe pods -l {}` says more",
+            Self::Timeout { builder, namespace, .. } => Some(format!(
+                "`--builder-timeout` waits longer; `kubectl describe pods -n {namespace} -l {}` says more",
                 query(builder)
             )),
             Self::Removed { .. } => Some("build again to create it anew".to_owned()),
-            Self::NoUserNamespace { .. } => Some(
-                "choose another mode: `kubectl buildkit create --mode privileged` or `--mode rootless`"
-                    .to_owned(),
-            ),
+            Self::NoUserNamespace { builder, namespace, .. } => Some(format!(
+                "choose another mode, such as rootless: {}",
+                anew(builder, namespace, " --mode privileged")
+            )),
             Self::Api(error) => error.hint(),
         }
     }
+}
+
+/// Returns the line that makes a builder anew: `create` changes none that is there, and one that is stuck is there.
+fn anew(builder: &str, namespace: &str, flags: &str) -> String {
+    format!(
+        "`kubectl buildkit rm {builder} -n {namespace} && kubectl buildkit create {builder} -n {namespace}{flags}`"
+    )
 }
 
 /// What is waited for.
@@ -88,6 +101,8 @@ pub(super) struct Awaited<'a> {
     pub(super) name: &'a str,
     pub(super) namespace: &'a str,
     pub(super) mode: Option<Mode>,
+    /// When its Deployment was made.
+    pub(super) born: Option<&'a Time>,
     /// The build context's path, for the choice among several ready pods.
     pub(super) key: &'a str,
     pub(super) timeout: Duration,
@@ -99,7 +114,7 @@ pub(super) async fn ready(
     awaited: Awaited<'_>,
     step: &Step,
 ) -> Result<Pod, WaitError> {
-    let Awaited { name, namespace, mode, key, timeout } = awaited;
+    let Awaited { name, namespace, mode, born, key, timeout } = awaited;
     let began = Instant::now();
     let mut pods = Follow::<Pod>::new(connection, namespace, "pods").labels(query(name));
     let mut deployments = Follow::<Deployment>::new(connection, namespace, "deployments.apps")
@@ -107,7 +122,7 @@ pub(super) async fn ready(
     let mut events = Follow::<Event>::new(connection, namespace, "events");
     // Both tell why it takes long; without the right to see them the pods alone must do.
     let (mut sees_deployments, mut sees_events) = (true, true);
-    let mut standing = Standing::new(name, namespace, mode == Some(Mode::UserNs));
+    let mut standing = Standing::new(name, namespace, mode == Some(Mode::UserNs)).born(born.cloned());
     let mut doing = String::new();
     loop {
         let look_again = match standing.verdict(Instant::now()) {
@@ -119,7 +134,8 @@ pub(super) async fn ready(
             }
             Verdict::Stuck(obstacle) => return Err(stuck(connection, awaited, obstacle).await),
             Verdict::NoUserNamespace(pod) => {
-                return Err(WaitError::NoUserNamespace { builder: name.to_owned(), pod });
+                let (builder, namespace) = (name.to_owned(), namespace.into());
+                return Err(WaitError::NoUserNamespace { builder, namespace, pod });
             }
             Verdict::Removed => return Err(WaitError::Removed { builder: name.to_owned() }),
             Verdict::Wait(until) => until,
@@ -153,7 +169,8 @@ pub(super) async fn ready(
             },
             () = tokio::time::sleep_until(wake) => {
                 if Instant::now() >= deadline {
-                    return Err(WaitError::Timeout { builder: name.to_owned(), after: timeout, doing });
+                    let (builder, namespace) = (name.to_owned(), namespace.into());
+                    return Err(WaitError::Timeout { builder, namespace, after: timeout, doing });
                 }
             }
         }
@@ -167,7 +184,11 @@ async fn stuck(connection: &Connection, awaited: Awaited<'_>, obstacle: Obstacle
     {
         text = format!("{text}; its last words:\n{log}");
     }
-    let hint = obstacle.hint(awaited.namespace).map(Into::into);
+    if let Some(node) = &obstacle.silent_node {
+        let facts = watch::node_facts(connection, node).await;
+        text = facts.into_iter().fold(text, |text, fact| format!("{text}; {fact}"));
+    }
+    let hint = obstacle.hint(awaited.name, awaited.namespace).map(Into::into);
     let Obstacle { pod, reason, .. } = obstacle;
     let reason = reason.into();
     WaitError::Stuck { builder: awaited.name.to_owned(), pod, reason, source: Said(text), hint }

@@ -130,7 +130,7 @@ impl PodWatch {
 /// does not answer.
 pub async fn examine(connection: &Connection, pod: &PodRef) -> Loss {
     // Both at once: a loss is to be told within 15 s, and noticing it has taken most of them.
-    let (mut loss, node) = tokio::join!(examine_pod(connection, pod), node_facts(connection, pod));
+    let (mut loss, node) = tokio::join!(examine_pod(connection, pod), facts_of_node(connection, pod));
     loss.facts.extend(node);
     loss
 }
@@ -185,7 +185,7 @@ async fn watch(connection: &Connection, pod: PodRef) -> Loss {
             None => {}
         }
     };
-    lost.facts.extend(node_facts(connection, &pod).await);
+    lost.facts.extend(facts_of_node(connection, &pod).await);
     lost
 }
 
@@ -287,11 +287,17 @@ fn last_end(container: &ContainerStatus) -> Option<String> {
     Some(text)
 }
 
-/// Says what is wrong with the pod's node, as far as it may be seen.
-async fn node_facts(connection: &Connection, pod: &PodRef) -> Vec<String> {
-    let Some(name) = &pod.node else { return Vec::new() };
+async fn facts_of_node(connection: &Connection, pod: &PodRef) -> Vec<String> {
+    match &pod.node {
+        Some(name) => node_facts(connection, name).await,
+        None => Vec::new(),
+    }
+}
+
+/// Says what is wrong with a node, as far as it may be seen. Takes 2 s at most.
+pub(super) async fn node_facts(connection: &Connection, name: &str) -> Vec<String> {
     let api: Api<Node> = Api::all(connection.client().clone());
-    let operation = Operation { name: Some(name.as_str().into()), ..Operation::everywhere("get", "nodes") };
+    let operation = Operation { name: Some(name.into()), ..Operation::everywhere("get", "nodes") };
     let found = api::call(connection.server(), FACT_TIMEOUT, operation, || api.get(name));
     match tokio::time::timeout(FACT_TIMEOUT, found).await {
         Ok(Ok(node)) => describe_node(name, &node).into_iter().collect(),

@@ -283,9 +283,12 @@ impl Failure {
             Class::ResourceExhausted => (EXHAUSTED, Some("the builder's node is out of disk or memory")),
             Class::Unavailable | Class::Timeout => (UNAVAILABLE, None),
             Class::Cancelled => (FAILED, Some("the daemon cancelled the build: is somebody stopping it?")),
-            Class::Unsupported => {
-                (FAILED, Some("a newer builder may do it: `kubectl buildkit create --image`"))
-            }
+            Class::Unsupported => (
+                FAILED,
+                Some(
+                    "a newer builder may do it: `kubectl buildkit create NAME --image IMAGE`, then build with `--builder NAME`",
+                ),
+            ),
             Class::MessageTooLarge | Class::BuildFailed => (FAILED, push_hint(&failure.message)),
         };
         let killed = (failure.exit_code == Some(buildkit::failure::KILLED)).then_some(

@@ -7,7 +7,7 @@ use super::{registry, source};
 use crate::buildkit::{Address, DialError};
 use crate::cli::build::BuilderArgs;
 use crate::cli::buildkit::CreateArgs;
-use crate::cluster::builder::{BuilderSpec, ModeChoice};
+use crate::cluster::builder::{BuilderSpec, ModeChoice, NAME_LIMIT};
 use crate::cluster::buildkitd::RegistrySettings;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -192,12 +192,13 @@ pub fn name(name: &str, said_by: &str) -> Result<String, Misuse> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let chars = || name.chars();
-    if name.len() <= 50 && chars().all(inner) && edge(chars().next()) && edge(chars().last()) {
+    if name.len() <= NAME_LIMIT && chars().all(inner) && edge(chars().next()) && edge(chars().last()) {
         return Ok(name.to_owned());
     }
-    let reason =
-        "a builder's name is at most 50 of a-z, 0-9 and `-`, and begins and ends with a letter or digit";
-    Err(Misuse::Value { name: said_by.to_owned(), value: name.to_owned(), reason: reason.to_owned() })
+    let reason = format!(
+        "a builder's name is at most {NAME_LIMIT} of a-z, 0-9 and `-`, and begins and ends with a letter or digit"
+    );
+    Err(Misuse::Value { name: said_by.to_owned(), value: name.to_owned(), reason })
 }
 
 /// Parses `--builder-timeout`.

@@ -55,8 +55,8 @@ impl FakeApi {
                 let (parts, body) = request.into_parts();
                 let bytes = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
                 let (status, value) = api.serve(&parts.method, &parts.uri, &bytes);
-                let response =
-                    Response::builder().status(status).body(Body::from(value.to_string().into_bytes()));
+                let body = if value.is_null() { Vec::new() } else { value.to_string().into_bytes() };
+                let response = Response::builder().status(status).body(Body::from(body));
                 Ok::<_, std::io::Error>(response.unwrap())
             }
         });
@@ -70,7 +70,7 @@ impl FakeApi {
             return answer;
         }
         if query.contains("watch=true") {
-            // A watch that ends at once: the client lists again or asks on.
+            // A watch that ends at once: the client asks on.
             return (StatusCode::OK, Value::Null);
         }
         let mut objects = self.objects.lock().unwrap();
@@ -387,6 +387,40 @@ async fn the_wait_has_an_end_and_says_for_what() {
     let error = ensure(&api.connection(), &quick, "", &Events::off()).await.unwrap_err();
     let text = "builder `buildkit` is not ready after 0 s: still waiting for a pod of builder `buildkit` to be created";
     assert_eq!(error.to_string(), text);
+}
+
+#[tokio::test]
+async fn watches_that_end_at_once_are_not_asked_for_in_a_loop() {
+    let watches = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let api = FakeApi::new();
+    create(&api.connection(), &spec(), &Events::off()).await.unwrap();
+    api.objects.lock().unwrap().retain(|key, _| !key.contains("/pods/"));
+    let count = Arc::clone(&watches);
+    let counting = api.fault(move |_, _, _| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        None
+    });
+    let brief = BuilderSpec { timeout: Duration::from_millis(1200), ..spec() };
+    let error = ensure(&counting.connection(), &brief, "", &Events::off()).await.unwrap_err();
+    assert!(matches!(error, ClusterError::Wait(WaitError::Timeout { .. })), "{error:?}");
+    // Three lists, and three watches every half second.
+    let asked = watches.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((6..30).contains(&asked), "{asked} requests in 1.2 s");
+}
+
+#[tokio::test]
+async fn a_builder_scaled_to_nothing_is_refused_at_once() {
+    let api = FakeApi::new();
+    create(&api.connection(), &spec(), &Events::off()).await.unwrap();
+    api.objects.lock().unwrap().retain(|key, _| !key.contains("/pods/"));
+    api.objects.lock().unwrap().get_mut(DEPLOYMENT).unwrap()["spec"]["replicas"] = json!(0);
+    for error in [
+        ensure(&api.connection(), &spec(), "", &Events::off()).await.unwrap_err(),
+        create(&api.connection(), &spec(), &Events::off()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.to_string(), "builder `buildkit` in namespace `ci` is scaled to 0");
+        assert!(error.hint().unwrap().contains("`kubectl scale deployment buildkit -n ci --replicas=1`"));
+    }
 }
 
 #[test]

@@ -4,8 +4,10 @@
 use crate::cluster::api::{denial_hint, is_denial};
 use crate::cluster::choose::is_usable;
 use crate::cluster::follow::Change;
+use crate::cluster::wait::anew;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStateWaiting, Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStateWaiting, Event, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,38 +27,53 @@ pub(in super::super) struct Obstacle {
     pub(in super::super) pod: Option<String>,
     /// The container ran, so its log may tell more.
     pub(in super::super) has_log: bool,
+    /// The pod's node, where that is what is out of touch.
+    pub(in super::super) silent_node: Option<String>,
     patience: Duration,
     user_namespaced: bool,
 }
 
 impl Obstacle {
     /// Returns what a person can do about it.
-    pub(in super::super) fn hint(&self, namespace: &str) -> Option<String> {
+    pub(in super::super) fn hint(&self, builder: &str, namespace: &str) -> Option<String> {
         if let Some(hint) = denial_hint(&self.text, namespace) {
             return Some(hint);
         }
         let pod = self.pod.as_deref().unwrap_or("POD");
         Some(match self.reason.as_str() {
             "FailedMount" if self.text.contains("configmap") && self.text.contains("not found") => format!(
-                "create the ConfigMap in namespace `{namespace}`, or create the builder anew without it: \
-                 `kubectl buildkit rm` and `kubectl buildkit create`"
+                "create the ConfigMap in namespace `{namespace}`, or make the builder anew without it: {}",
+                anew(builder, namespace, "")
             ),
             "FailedMount" => format!("`kubectl describe pod -n {namespace} {pod}` says more"),
-            "ImagePullBackOff" => {
-                "check the image's name and that the nodes may pull it; another one is given with \
-                 `kubectl buildkit create --image IMAGE`"
-                    .to_owned()
-            }
+            "ImagePullBackOff" => format!(
+                "check the image's name and that the nodes may pull it; with another one: {}",
+                anew(builder, namespace, " --image IMAGE")
+            ),
             "Unschedulable" => "no node has room for the builder: free or add nodes, then try again; \
                  `--builder-timeout` bounds the wait for an autoscaler"
                 .to_owned(),
-            "CreateContainerError" | "FailedCreatePodSandBox" if self.user_namespaced => {
-                "if the node's kernel or runtime cannot do user namespaces, choose another mode: \
-                 `kubectl buildkit create --mode privileged` or `--mode rootless`"
-                    .to_owned()
-            }
+            // runc's words for a program that the image does not have.
+            "CreateContainerError" if self.text.contains("exec: \"") => format!(
+                "the image is none of BuildKit's, which start buildkitd; with another one: {}",
+                anew(builder, namespace, " --image IMAGE")
+            ),
+            "CreateContainerError" | "FailedCreatePodSandBox" if self.user_namespaced => format!(
+                "if the node's kernel or runtime cannot do user namespaces, choose another mode, such as rootless: {}",
+                anew(builder, namespace, " --mode privileged")
+            ),
+            "CreateContainerError" => format!(
+                "`kubectl describe pod -n {namespace} {pod}` says more; with another image or `--mode`: {}",
+                anew(builder, namespace, " --image IMAGE")
+            ),
             "CrashLoopBackOff" => format!(
-                "`kubectl logs -n {namespace} {pod}` says more; the configuration given with `--config` may be at fault"
+                "`kubectl logs -n {namespace} {pod}` says more; if the configuration is at fault: {}",
+                anew(builder, namespace, " --config FILE")
+            ),
+            "NodeNotReady" => format!(
+                "`kubectl describe node {}` says more; \
+                 `kubectl delete pod -n {namespace} {pod} --force` has another pod made elsewhere",
+                self.silent_node.as_deref().unwrap_or("NODE")
             ),
             _ => format!("`kubectl describe pod -n {namespace} {pod}` says more"),
         })
@@ -81,6 +98,8 @@ pub(in super::super) struct Standing {
     name: String,
     namespace: String,
     user_namespaced: bool,
+    /// When the Deployment was made. Older pods are an earlier builder's of the name, soon to go.
+    born: Option<Time>,
     pods: BTreeMap<String, Pod>,
     pods_known: bool,
     /// Whether the Deployment was seen, and then gone.
@@ -107,6 +126,7 @@ impl Standing {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             user_namespaced,
+            born: None,
             pods: BTreeMap::new(),
             pods_known: false,
             deployment_seen: false,
@@ -122,6 +142,11 @@ impl Standing {
         }
     }
 
+    /// Says when the builder's Deployment was made, if that is known.
+    pub(in super::super) fn born(self, born: Option<Time>) -> Self {
+        Self { born, ..self }
+    }
+
     /// Returns the builder's pods.
     pub(in super::super) fn pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods.values()
@@ -131,11 +156,14 @@ impl Standing {
     pub(in super::super) fn apply_pods(&mut self, change: Change<Pod>) -> Vec<String> {
         match change {
             Change::Reset(pods) => {
-                self.pods = pods.into_iter().map(|pod| (uid(&pod), pod)).collect();
+                let own = pods.into_iter().filter(|pod| self.is_own(pod));
+                self.pods = own.map(|pod| (uid(&pod), pod)).collect();
                 self.pods_known = true;
             }
             Change::Applied(pod) => {
-                self.pods.insert(uid(&pod), pod);
+                if self.is_own(&pod) {
+                    self.pods.insert(uid(&pod), pod);
+                }
             }
             Change::Deleted(pod) => {
                 self.pods.remove(&uid(&pod));
@@ -150,6 +178,13 @@ impl Standing {
         self.unclaimed = unclaimed;
         let claimed: Vec<Event> = claimed;
         claimed.iter().filter_map(|event| self.apply_event(event)).collect()
+    }
+
+    fn is_own(&self, pod: &Pod) -> bool {
+        match (&self.born, &pod.metadata.creation_timestamp) {
+            (Some(born), Some(made)) => made.0 >= born.0,
+            _ => true,
+        }
     }
 
     pub(in super::super) fn apply_deployments(&mut self, change: Change<Deployment>) {
@@ -318,6 +353,7 @@ impl Standing {
                 text,
                 pod: None,
                 has_log: false,
+                silent_node: None,
                 patience: if final_word { Duration::ZERO } else { PATIENCE },
                 user_namespaced: self.user_namespaced,
             });
@@ -334,6 +370,7 @@ impl Standing {
             text,
             pod: Some(name(pod)),
             has_log: false,
+            silent_node: None,
             patience: PATIENCE,
             user_namespaced: self.user_namespaced,
         };
@@ -352,11 +389,25 @@ impl Standing {
             let reason = status.reason.clone().unwrap_or_else(|| "Failed".to_owned());
             return Some(obstacle(&reason, status.message.clone().unwrap_or_default()));
         }
+        let is = |type_: &str, status: &str| {
+            conditions.iter().find(|condition| condition.type_ == type_ && condition.status == status)
+        };
+        // Only the node's controller calls a pod not ready whose containers are, its own gates aside.
+        if let (Some(ready), Some(_)) = (is("Ready", "False"), is("ContainersReady", "True"))
+            && ready.reason.as_deref() != Some("ReadinessGatesNotReady")
+        {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+            let text = format!("its node {} is out of touch", node.as_deref().unwrap_or("unknown"));
+            return Some(Obstacle { silent_node: node, ..obstacle("NodeNotReady", text) });
+        }
         let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
         for container in containers {
             let Some(state) = container.state.as_ref() else { continue };
             if state.running.is_some() {
                 return None;
+            }
+            if let Some(message) = state.terminated.as_ref().and_then(start_error) {
+                return Some(obstacle("CreateContainerError", message));
             }
             let Some(waiting) = state.waiting.as_ref() else { continue };
             let ContainerStateWaiting { reason, message } = waiting;
@@ -377,6 +428,9 @@ impl Standing {
                 }
                 "CrashLoopBackOff" => {
                     let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+                    if let Some(message) = last.and_then(start_error) {
+                        return Some(obstacle("CreateContainerError", message));
+                    }
                     let text = last.map_or(message, |last| {
                         let reason = last.reason.as_deref().unwrap_or("Error");
                         format!("buildkitd ends at once: {reason}, exit code {}", last.exit_code)
@@ -426,6 +480,13 @@ impl Standing {
         };
         format!("{what} pod `{}`", name(pod))
     }
+}
+
+/// Returns the runtime's words if the container ended because it could not be started: the kubelet counts that as a
+/// crash, too.
+fn start_error(ended: &ContainerStateTerminated) -> Option<String> {
+    let failed = matches!(ended.reason.as_deref(), Some("StartError" | "ContainerCannotRun"));
+    failed.then(|| ended.message.clone().unwrap_or_default())
 }
 
 fn uid(pod: &Pod) -> String {

@@ -77,7 +77,7 @@ fn container_reasons_stand_ten_seconds(#[case] waits: &str, #[case] reason: &str
     let (standing, now) = standing(waiting(waits, "no such thing"));
     let obstacle = stands_ten_seconds(standing, now, reason);
     assert_eq!(obstacle.text, "no such thing");
-    assert!(obstacle.hint("ci").is_some());
+    assert!(obstacle.hint("buildkit", "ci").is_some());
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_failed_mount_stands_until_something_follows_it() {
 
     standing.apply_event(&pod_event("p1", "FailedMount", "configmap \"certs\" not found"));
     let obstacle = stands_ten_seconds(standing, now + seconds(60), "FailedMount");
-    assert!(obstacle.hint("ci").unwrap().starts_with("create the ConfigMap in namespace `ci`"));
+    assert!(obstacle.hint("buildkit", "ci").unwrap().starts_with("create the ConfigMap in namespace `ci`"));
 }
 
 #[test]
@@ -148,7 +148,11 @@ fn refusals_end_the_wait_at_once(#[case] text: &str, #[case] hint: &str) {
         }
         let Verdict::Stuck(obstacle) = standing.verdict(Instant::now()) else { panic!("{text} is final") };
         assert_eq!((obstacle.reason.as_str(), obstacle.text.as_str()), ("FailedCreate", text));
-        assert!(obstacle.hint("ci").unwrap().contains(hint), "{:?}", obstacle.hint("ci"));
+        assert!(
+            obstacle.hint("buildkit", "ci").unwrap().contains(hint),
+            "{:?}",
+            obstacle.hint("buildkit", "ci")
+        );
     }
 }
 
@@ -200,6 +204,78 @@ fn a_crash_is_final() {
     let Verdict::Stuck(obstacle) = standing.verdict(now) else { panic!("it is final") };
     assert_eq!(obstacle.text, "buildkitd ends at once: Error, exit code 1");
     assert!(obstacle.has_log);
+}
+
+/// The kubelet goes to and fro between these for a container that runc refuses.
+#[test]
+fn a_container_that_cannot_start_is_told_in_the_runtimes_words() {
+    let ended = |message: &str| json!({ "terminated": { "exitCode": 128, "reason": "StartError", "message": message } });
+    let status = |state: Value, last: Value| {
+        json!({ "phase": "Running", "containerStatuses": [{
+            "name": "buildkitd", "image": "i", "imageID": "", "ready": false, "restartCount": 1,
+            "state": state, "lastState": last,
+        }]})
+    };
+    let crash = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } });
+    let words = "runc create failed: exec: \"--config\": executable file not found in $PATH";
+    let (mut standing, now) = standing(waiting("RunContainerError", words));
+    assert_eq!(standing.verdict(now), Verdict::Wait(Some(now + seconds(10))));
+    standing.apply_pods(Change::Applied(pod("p1", status(ended(words), json!({})))));
+    assert_eq!(standing.verdict(now + seconds(1)), Verdict::Wait(Some(now + seconds(10))));
+    standing.apply_pods(Change::Applied(pod("p1", status(crash.clone(), ended(words)))));
+    let Verdict::Stuck(obstacle) = standing.verdict(now + seconds(10)) else {
+        panic!("it stood long enough")
+    };
+    assert_eq!((obstacle.reason.as_str(), obstacle.text.as_str()), ("CreateContainerError", words));
+    assert!(!obstacle.has_log);
+    let line = "`kubectl buildkit rm bk -n ci && kubectl buildkit create bk -n ci --image IMAGE`";
+    assert!(obstacle.hint("bk", "ci").unwrap().ends_with(line), "{:?}", obstacle.hint("bk", "ci"));
+
+    let mut standing = Standing::new("buildkit", "ci", true);
+    let refused = status(crash, ended("runc create failed: uid mapping: operation not permitted"));
+    standing.apply_pods(Change::Reset(vec![pod("p1", refused)]));
+    let obstacle = stands_ten_seconds(standing, now, "CreateContainerError");
+    assert!(
+        obstacle.hint("bk", "ci").unwrap().contains("kubectl buildkit create bk -n ci --mode privileged")
+    );
+}
+
+#[test]
+fn a_node_out_of_touch_is_an_obstacle() {
+    let conditions = |reason: &str| {
+        json!({ "phase": "Running", "conditions": [
+            { "type": "Ready", "status": "False", "reason": reason },
+            { "type": "ContainersReady", "status": "True" },
+        ], "containerStatuses": [{
+            "name": "buildkitd", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} },
+        }]})
+    };
+    let (gated, now) = standing(conditions("ReadinessGatesNotReady"));
+    let mut gated = gated;
+    assert_eq!(gated.verdict(now), Verdict::Wait(None));
+    let (silent, now) = standing(conditions(""));
+    let obstacle = stands_ten_seconds(silent, now, "NodeNotReady");
+    assert_eq!(obstacle.silent_node.as_deref(), Some("node-1"));
+    assert!(obstacle.hint("buildkit", "ci").unwrap().contains("kubectl describe node node-1"));
+}
+
+#[test]
+fn pods_from_before_the_deployment_do_not_count() {
+    let made = |uid: &str, time: &str, status: Value| {
+        let mut pod = pod(uid, status);
+        pod.metadata.creation_timestamp = Some(serde_json::from_value(json!(time)).unwrap());
+        pod
+    };
+    let born = serde_json::from_value(json!("2026-01-01T00:00:10Z")).unwrap();
+    let mut standing = Standing::new("buildkit", "ci", true).born(Some(born));
+    let mut exposed = made("p0", "2026-01-01T00:00:09Z", ready());
+    exposed.spec.as_mut().unwrap().host_users = None;
+    standing.apply_pods(Change::Reset(vec![exposed.clone()]));
+    standing.apply_pods(Change::Applied(exposed));
+    let now = Instant::now();
+    assert_eq!(standing.verdict(now), Verdict::Wait(None));
+    standing.apply_pods(Change::Applied(made("p1", "2026-01-01T00:00:10Z", ready())));
+    assert_eq!(standing.verdict(now), Verdict::Ready);
 }
 
 #[test]
