@@ -220,10 +220,15 @@ fn the_printed_line_finishes_a_build_whose_signing_was_cut() {
         registry,
         context,
     ];
-    let mut command = tool.command("kubectl-build", &arguments);
-    command.env("COSIGN_PASSWORD", "pw");
-    let stderr =
-        crate::tool::run(command).fails(4, &[&digest, "was not moved", "finish with: kubectl buildkit sign"]);
+    let run = |password: &str| {
+        let mut command = tool.command("kubectl-build", &arguments);
+        command.env("COSIGN_PASSWORD", password);
+        crate::tool::run(command)
+    };
+    // The builder is reached while the key is unlocked, but gets nothing to build.
+    let stderr = run("wrong").fails(2, &["the password does not decrypt the key"]);
+    assert!(!stderr.contains("load .dockerignore") && !stderr.contains("COPY"), "{stderr}");
+    let stderr = run("pw").fails(4, &[&digest, "was not moved", "finish with: kubectl buildkit sign"]);
     let seen = Seen::plain(&rig);
     assert_eq!(seen.digest(&name, "1"), None, "no tag points at an unsigned image");
 

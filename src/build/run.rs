@@ -23,6 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long the daemon's own error is waited for once the session has failed.
 const OWN_ERROR: Duration = Duration::from_secs(3);
@@ -54,9 +55,11 @@ pub async fn run(
     let plan = plan::plan(request, signing.is_some());
     let formats = signing.as_ref().map(|(_, formats)| *formats).unwrap_or_default();
 
-    // A builder that is there is reached while keys and registries are checked; one that isn't is made after.
-    let prepared = cancel.guard(async {
-        let checked = async {
+    // The builder is reached, and the solve begun, while keys and registries are checked: the daemon gets nothing to
+    // build before they are. A builder that isn't there is made after.
+    let (give_leave, leave) = watch::channel(false);
+    let checked = async {
+        let checking = async {
             match signing {
                 Some((keys, _)) => {
                     preflight::check(keys, &client, &repositories, events).await.map_err(BuildError::from)
@@ -64,21 +67,31 @@ pub async fn run(
                 None => Ok(Vec::new()),
             }
         };
-        let found = async { reach::find(&place, events).await.map_err(BuildError::from) };
-        let (signers, found) = tokio::try_join!(checked, found)?;
-        let reached = match found {
-            Some(reached) => reached,
-            None => reach::make(&place, &request.context, events).await?,
-        };
-        Ok::<_, BuildError>((signers, reached))
-    });
-    let (signers, mut reached) = prepared.await.map_err(BuildError::Interrupted)??;
-
+        let signers = cancel.guard(checking).await.map_err(BuildError::Interrupted)??;
+        give_leave.send_replace(true);
+        Ok::<_, BuildError>(signers)
+    };
     let reference = solve::random_reference();
     let delivery = plan.delivery.clone();
-    let credentials = RegistryCredentials { resolver, client: client.clone() };
-    let response =
-        solve_with_session(request, plan, &mut reached, credentials, (&reference, events, cancel)).await?;
+    let solved = async {
+        let reaching = async {
+            if let Some(reached) = reach::find(&place, events).await? {
+                return Ok::<_, BuildError>(reached);
+            }
+            // The sender is gone only where the check failed, and all this with it.
+            let mut given = leave.clone();
+            drop(given.wait_for(|given| *given).await);
+            Ok(reach::make(&place, &request.context, events).await?)
+        };
+        let mut reached = cancel.guard(reaching).await.map_err(BuildError::Interrupted)??;
+        let credentials = RegistryCredentials { resolver, client: client.clone() };
+        let context = Context { request, plan, leave: leave.clone() };
+        let response =
+            solve_with_session(context, &mut reached, credentials, (&reference, events, cancel)).await?;
+        Ok::<_, BuildError>((response, reached))
+    };
+    let (signers, (response, reached)) = tokio::try_join!(checked, solved)?;
+
     let builder = (reached.name.clone(), reached.pod.as_ref().map(|pod| pod.name.clone()));
     let mut outcome = BuildOutcome { response, reference, builder, ..BuildOutcome::default() };
     if delivery == Delivery::Cache {
@@ -102,9 +115,15 @@ pub async fn run(
     Ok(outcome)
 }
 
-async fn solve_with_session(
-    request: &BuildRequest,
+/// What is built, and when its files may be sent.
+struct Context<'a> {
+    request: &'a BuildRequest,
     plan: SolvePlan,
+    leave: watch::Receiver<bool>,
+}
+
+async fn solve_with_session(
+    Context { request, plan, leave }: Context<'_>,
     reached: &mut Reached,
     credentials: RegistryCredentials,
     (reference, events, cancel): (&str, &Events, &Cancel),
@@ -113,7 +132,7 @@ async fn solve_with_session(
         LocalDir { name: plan::CONTEXT.to_owned(), root: request.context.clone() },
         LocalDir { name: plan::DOCKERFILE.to_owned(), root: request.dockerfile_dir.clone() },
     ];
-    let sync = FileSync::new(locals, events.clone());
+    let sync = FileSync::new(locals, events.clone()).after(leave);
     let report = sync.report();
     let attachables: Vec<Box<dyn Attachable>> =
         vec![Box::new(sync), Box::new(Auth::new(Arc::new(credentials)))];

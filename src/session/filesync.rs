@@ -28,10 +28,11 @@ pub use patterns::PatternError;
 use super::Attachable;
 use crate::event::Events;
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::RoutesBuilder;
@@ -51,6 +52,7 @@ pub struct FileSync {
     directories: Arc<[LocalDir]>,
     failures: send::Failures,
     events: Events,
+    leave: Option<watch::Receiver<bool>>,
 }
 
 /// Keeps the first error of any transfer in full; the daemon's own error may have lost it. Cheap to clone.
@@ -73,12 +75,28 @@ impl Report {
 impl FileSync {
     /// Serves these directories and no others.
     pub fn new(directories: Vec<LocalDir>, events: Events) -> Self {
-        Self { directories: directories.into(), failures: Arc::new(Mutex::new(None)), events }
+        Self { directories: directories.into(), failures: Arc::new(Mutex::new(None)), events, leave: None }
+    }
+
+    /// Sends nothing before `leave` says so. A solve that was begun meanwhile has then done nothing: it waits for
+    /// its Dockerfile.
+    #[must_use]
+    pub fn after(self, leave: watch::Receiver<bool>) -> Self {
+        Self { leave: Some(leave), ..self }
     }
 
     /// Returns where errors are kept.
     pub fn report(&self) -> Report {
         Report(Arc::clone(&self.failures))
+    }
+
+    async fn answer(mut self, request: http::Request<Body>) -> http::Response<Body> {
+        if let Some(leave) = &mut self.leave
+            && leave.wait_for(|given| *given).await.is_err()
+        {
+            return Status::cancelled("the build was given up before it began").into_http();
+        }
+        self.respond(request)
     }
 
     fn respond(&self, request: http::Request<Body>) -> http::Response<Body> {
@@ -120,13 +138,40 @@ impl tonic::server::NamedService for FileSync {
 impl tower::Service<http::Request<Body>> for FileSync {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        ready(Ok(self.respond(request)))
+        let answer = self.clone().answer(request);
+        Box::pin(async { Ok(answer.await) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tower::Service as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_answered_before_leave_is_given() {
+        let (give, leave) = watch::channel(false);
+        let mut sync = FileSync::new(Vec::new(), Events::off()).after(leave);
+        let mut ask = || sync.call(http::Request::new(Body::empty()));
+        let code = |answer: http::Response<Body>| answer.headers()["grpc-status"].clone();
+        let (mut first, second) = (ask(), ask());
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(3600), &mut first).await.is_err());
+        give.send_replace(true);
+        assert_eq!(code(first.await.expect("infallible")), "12", "the method is unknown");
+        drop(give);
+        assert_eq!(code(second.await.expect("infallible")), "12", "leave once given stays");
+
+        let (give, leave) = watch::channel(false);
+        let given_up =
+            FileSync::new(Vec::new(), Events::off()).after(leave).call(http::Request::new(Body::empty()));
+        drop(give);
+        assert_eq!(code(given_up.await.expect("infallible")), "1", "cancelled");
     }
 }
