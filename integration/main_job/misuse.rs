@@ -46,6 +46,7 @@ fn each_misuse_has_its_message_and_exit_code_2() {
         (&["--iidfile", "no/such/dir/iid", "ctx"], "--iidfile"),
         (&["--builder", "ftp://x", "ctx"], "ftp://x"),
         (&["--builder", "Not_A_Name", "ctx"], "Not_A_Name"),
+        (&["--builder", "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddx", "ctx"], "at most 40"),
         (&["--builder", "buildkit", "--builder-tls-ca", "plain.pem", "ctx"], "--builder-tls-ca"),
         (&["--builder-timeout", "soon", "ctx"], "soon"),
         (&["--kubeconfig", "absent", "ctx"], "absent"),
