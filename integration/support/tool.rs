@@ -4,6 +4,7 @@
 use crate::rig::{Rig, text};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -13,6 +14,7 @@ pub struct Tool {
     pub rig: Rig,
     home: TempDir,
     namespace: String,
+    kubeconfig: OnceLock<PathBuf>,
 }
 
 /// What a run left behind.
@@ -35,7 +37,7 @@ impl Tool {
             std::os::unix::fs::symlink(binary(), bin.join(name)).expect("a link");
         }
         std::os::unix::fs::symlink(rig.peer("kubectl"), bin.join("kubectl")).expect("a link");
-        Self { rig: rig.clone(), home, namespace: namespace.to_owned() }
+        Self { rig: rig.clone(), home, namespace: namespace.to_owned(), kubeconfig: OnceLock::new() }
     }
 
     /// Returns the home directory.
@@ -61,10 +63,10 @@ impl Tool {
         command
     }
 
-    /// The administrator's kubeconfig, in the tool's namespace.
-    fn kubeconfig(&self) -> PathBuf {
-        let path = self.home.path().join("kubeconfig");
-        if !path.exists() {
+    /// The administrator's kubeconfig, in the tool's namespace. Tests that run several commands at once share it.
+    fn kubeconfig(&self) -> &Path {
+        self.kubeconfig.get_or_init(|| {
+            let path = self.home.path().join("kubeconfig");
             std::fs::copy(self.rig.kubeconfig(), &path).expect("a copy");
             let kubectl = self.rig.peer("kubectl");
             let arguments = ["config", "set-context", "--current", "--namespace", &self.namespace];
@@ -74,8 +76,8 @@ impl Tool {
                 .output()
                 .expect("kubectl runs");
             assert!(output.status.success(), "{}", text(&output.stderr));
-        }
-        path
+            path
+        })
     }
 
     /// Runs `kubectl-build` to its end.
