@@ -34,7 +34,7 @@ pub enum FinishError {
     #[error("the image was pushed, but not signed")]
     Sign(#[source] SignError),
     /// A tag could not be written.
-    #[error("the image was pushed and signed, but `{tag}` was not written")]
+    #[error("the image was pushed and signed, but writing `{tag}` failed")]
     Tag {
         /// The tag.
         tag: String,
