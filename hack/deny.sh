@@ -15,11 +15,11 @@ if [ -z "$deny" ]; then
   fi
 fi
 
-"$deny" --locked check --config hack/deny.toml licenses bans sources
+"$deny" --locked --config hack/deny.toml check licenses bans sources
 
 # The advisories are a git repository elsewhere; without a way there that is said, and not taken for a pass.
-if "$deny" --locked fetch db >/dev/null 2>&1; then
-  "$deny" --locked check --config hack/deny.toml advisories
+if timeout 120 "$deny" --locked --config hack/deny.toml fetch db >/dev/null 2>&1; then
+  "$deny" --locked --config hack/deny.toml check advisories
 else
   echo "deny: NOT CHECKED: the advisory database cannot be reached from here"
 fi
