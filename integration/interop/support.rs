@@ -109,8 +109,13 @@ impl Bench {
 
     /// Pushes an image without layers; the name makes its digest its own.
     pub(crate) async fn push_image(&self, name: &str) -> Image {
+        self.push_image_to(name, name).await
+    }
+
+    /// Pushes the image of this name to another repository.
+    pub(crate) async fn push_image_to(&self, place: &str, name: &str) -> Image {
         let repository: Repository =
-            format!("{}/interop/{}", self.host, name.replace('_', "-")).parse().unwrap();
+            format!("{}/interop/{}", self.host, place.replace('_', "-")).parse().unwrap();
         let config = format!(
             r#"{{"architecture":"amd64","os":"linux","author":"{name}","rootfs":{{"type":"layers","diff_ids":[]}}}}"#
         );

@@ -256,18 +256,37 @@ async fn annotations_are_signed() {
 async fn tampering_is_refused(#[values(Formats::Legacy, Formats::Bundle)] formats: Formats) {
     let key = Key::fixture("p256-pkcs8");
     for bench in [Bench::with_referrers(), Bench::without_referrers()] {
-        // Another image's signature under this image's digest.
-        let (good, evil) = (bench.push_image("good").await, bench.push_image("evil").await);
+        // Another image's signature under this image's digest, and the same with its content rewritten to name
+        // this image.
+        let good = bench.push_image("good").await;
         bench.sign(&good, &key, formats).await;
-        transplant(&bench, &good, &evil, formats, |content| content).await;
-        refused(&bench, &key, &evil, formats).await;
-        // The same with the content rewritten to name this image, and with a bit of the signature turned.
-        for (number, change) in [rewritten as fn(String, &Image) -> String, turned].into_iter().enumerate() {
+        for (number, content) in [kept as fn(String, &Image) -> String, rewritten].into_iter().enumerate() {
             let evil = bench.push_image(&format!("evil{number}-{formats}")).await;
-            transplant(&bench, &good, &evil, formats, |content| change(content, &evil)).await;
+            transplant(&bench, &good, &evil, formats, Change { content, signature: |bytes| bytes }).await;
             refused(&bench, &key, &evil, formats).await;
         }
-        // And the original still stands.
+        // The right image and the right content, and one bit of the signature turned. A `.sig` tag names its
+        // repository and can be written again; a bundle that is there stays there.
+        for (number, signature) in [|bytes| bytes, turned as fn(Vec<u8>) -> Vec<u8>].into_iter().enumerate() {
+            let image = match formats {
+                Formats::Legacy => bench.push_image("good").await,
+                _ => bench.push_image_to(&format!("twin{number}"), "good").await,
+            };
+            transplant(&bench, &good, &image, formats, Change { content: kept, signature }).await;
+            if number == 0 {
+                assert_eq!(
+                    bench.verify(&image, key.public(), &[]).await.accepted.len(),
+                    1,
+                    "nothing was turned"
+                );
+                bench.run("cosign 3", &key, &verify_line("cosign 3", &image));
+            } else {
+                refused(&bench, &key, &image, formats).await;
+            }
+        }
+        let good = bench.push_image("standing").await;
+        bench.sign(&good, &key, formats).await;
+        // What nobody touched stands.
         bench.run("cosign 3", &key, &verify_line("cosign 3", &good));
         // With another key nothing passes.
         let other = Key::fixture("rsa2048-pkcs8");
@@ -280,10 +299,15 @@ fn rewritten(content: String, evil: &Image) -> String {
     content.replace(&first_digest(&content), &evil.digest.hex())
 }
 
-fn turned(content: String, evil: &Image) -> String {
-    // Base64 of DER signatures begins with MEUC or MEQC; the last letters before the padding are their end.
-    let content = rewritten(content, evil);
-    content.replace("MEUCI", "MEUCJ").replace("MEQCI", "MEQCJ")
+fn kept(content: String, _: &Image) -> String {
+    content
+}
+
+/// Turns a bit in the second number of an ECDSA signature.
+fn turned(mut signature: Vec<u8>) -> Vec<u8> {
+    let place = signature.len() * 3 / 4;
+    signature[place] ^= 1;
+    signature
 }
 
 /// Returns the first run of 64 hexadecimal digits.
@@ -294,14 +318,18 @@ fn first_digest(content: &str) -> String {
     start.map_or_else(|| "no digest".to_owned(), |start| content[start..start + 64].to_owned())
 }
 
-/// Copies the signature of one image to the place of another's, its payload or statement changed on the way.
-async fn transplant(
-    bench: &Bench,
-    from: &Image,
-    to: &Image,
-    formats: Formats,
-    change: impl Fn(String) -> String,
-) {
+/// What is done to a signature on its way.
+struct Change {
+    /// To its payload or statement.
+    content: fn(String, &Image) -> String,
+    /// To its bytes.
+    signature: fn(Vec<u8>) -> Vec<u8>,
+}
+
+/// Copies the signature of one image to the place of another's.
+async fn transplant(bench: &Bench, from: &Image, to: &Image, formats: Formats, change: Change) {
+    use base64::Engine as _;
+    let engine = base64::engine::general_purpose::STANDARD;
     let (store, source, target) = (&bench.store, &from.repository, &to.repository);
     let reference = match formats {
         Formats::Legacy => format!("{}.sig", from.digest.tag()),
@@ -322,22 +350,24 @@ async fn transplant(
     };
     store.put_blob(target, blob(&json["config"]).await).await.unwrap();
     let content = blob(&json["layers"][0]).await;
+    let resigned = |text: &Value| -> Value {
+        let bytes = engine.decode(text.as_str().unwrap()).unwrap();
+        engine.encode((change.signature)(bytes)).into()
+    };
     let mut changed = String::from_utf8(content.to_vec()).unwrap();
     if formats == Formats::Bundle {
         // The statement stands in the bundle in base64.
-        use base64::Engine as _;
-        let engine = base64::engine::general_purpose::STANDARD;
         let mut bundle: Value = serde_json::from_str(&changed).unwrap();
         let payload = engine.decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap()).unwrap();
-        let payload = change(String::from_utf8(payload).unwrap());
+        let payload = (change.content)(String::from_utf8(payload).unwrap(), to);
         bundle["dsseEnvelope"]["payload"] = engine.encode(payload).into();
         let signature = &mut bundle["dsseEnvelope"]["signatures"][0]["sig"];
-        *signature = change(signature.as_str().unwrap().to_owned()).into();
+        *signature = resigned(signature);
         changed = bundle.to_string();
     } else {
-        changed = change(changed);
+        changed = (change.content)(changed, to);
         let signature = &mut json["layers"][0]["annotations"]["dev.cosignproject.cosign/signature"];
-        *signature = change(signature.as_str().unwrap().to_owned()).into();
+        *signature = resigned(signature);
     }
     let digest = Digest::of(changed.as_bytes());
     json["layers"][0]["size"] = changed.len().into();
