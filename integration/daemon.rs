@@ -261,6 +261,16 @@ async fn a_failing_step_is_told_with_its_lines_and_exit_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs buildkitd"]
+async fn a_request_of_15_mib_passes() {
+    let dockerfile = "FROM scratch\nCOPY runc /runc\nRUN [\"/runc\", \"--version\"]\n";
+    let fixture = Fixture::new(dockerfile).await;
+    let mut request = fixture.context.request();
+    request.attrs.extend((0..15).map(|number| (format!("build-arg:A{number}"), "x".repeat(1 << 20))));
+    fixture.build(request).await.expect("it fits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs buildkitd"]
 async fn a_dockerfile_that_cannot_be_parsed_is_shown() {
     let fixture = Fixture::new("FROM scratch\nCOPPY a b\n").await;
     let error = fixture.build(fixture.context.request()).await.expect_err("no such instruction");
