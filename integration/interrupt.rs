@@ -13,6 +13,7 @@ mod relay;
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/running.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
 mod running;
 #[path = "support/seen.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]

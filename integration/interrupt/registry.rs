@@ -27,19 +27,28 @@ impl Registry {
     }
 
     fn push(&self, name: &str, sign: bool) -> Ran {
+        let ran = self.push_all(&[name], sign);
+        assert_eq!(self.digest(name), None, "no tag was written");
+        ran
+    }
+
+    /// Pushes to several repositories, whatever becomes of it.
+    fn push_all(&self, names: &[&str], sign: bool) -> Ran {
         let (host, site) = (self.proxy.host(), &self.site);
-        let tag = format!("{host}/{name}:1");
-        let mut arguments =
-            vec!["--builder", BUILDER, "-t", &tag, "--push", "--registry-http", host, "quick"];
+        let tags: Vec<_> = names.iter().map(|name| format!("{host}/{name}:1")).collect();
+        let mut arguments = vec!["--builder", BUILDER, "--push", "--registry-http", host, "quick"];
+        arguments.extend(tags.iter().flat_map(|tag| ["-t", tag.as_str()]));
         if sign {
             arguments.extend(["--sign", "--cosign-key", &self.key]);
         }
         let mut command = site.tool.command("kubectl-build", &arguments);
         command.env("COSIGN_PASSWORD", "");
-        let running = Running::start(command);
-        let ran = running.ends(Instant::now(), PUSH);
-        assert_eq!(Seen::plain(&site.rig).digest(name, "1"), None, "no tag was written");
-        ran
+        Running::start(command).ends(Instant::now(), PUSH)
+    }
+
+    /// Returns what the tag of a repository points at.
+    fn digest(&self, name: &str) -> Option<String> {
+        Seen::plain(&self.site.rig).digest(name, "1")
     }
 }
 
@@ -103,4 +112,71 @@ fn a_registry_that_never_answers_is_given_up() {
     registry.proxy.set(|_, _| Some(Fault::Late(Duration::from_secs(300))));
     let name = crate::fresh("never");
     registry.push(&name, true).fails(1, &[registry.proxy.host(), &name, "no answer", "hint: "]);
+}
+
+/// A registry that takes the image and then says nothing, to the signature or to the tag.
+#[test]
+#[ignore = "needs the rig"]
+fn a_registry_that_falls_silent_after_the_push_is_given_up() {
+    let registry = Registry::new("silent");
+    let (unsigned, untagged) = (crate::fresh("unsigned"), crate::fresh("untagged"));
+    let silent = [format!("/{unsigned}/manifests/sha256-"), format!("/{untagged}/manifests/1")];
+    registry.proxy.set(move |method, path| {
+        let held = method == "PUT" && silent.iter().any(|place| path.contains(place));
+        held.then_some(Fault::Late(Duration::from_secs(300)))
+    });
+    std::thread::scope(|scope| {
+        for (name, state) in [(&unsigned, "was not moved"), (&untagged, "may have been moved")] {
+            let registry = &registry;
+            scope.spawn(move || {
+                let place = format!("{}/{name}", registry.proxy.host());
+                registry.push(name, true).fails(
+                    4,
+                    &[
+                        "no answer",
+                        "hint: ",
+                        &format!("{place}:1 {state}"),
+                        &format!("the image is there: {place}@sha256:"),
+                        "finish with: ",
+                    ],
+                );
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs the rig"]
+fn tags_wait_for_all_signatures_and_each_says_what_it_points_at() {
+    let registry = Registry::new("several");
+    let (host, names) = (registry.proxy.host().to_owned(), ["first", "second"].map(crate::fresh));
+    let [first, second] = &names;
+    let refuse = |place: &str| {
+        let place = format!("/{second}/manifests/{place}");
+        registry.proxy.set(move |method, path| {
+            (method == "PUT" && path.contains(&place)).then_some(Fault::Status(403))
+        });
+        registry.push_all(&[first, second], true)
+    };
+    refuse("sha256-").fails(
+        4,
+        &[
+            &format!("{host}/{first}:1 was not moved"),
+            &format!("{host}/{second}:1 was not moved"),
+            "finish with: ",
+        ],
+    );
+    assert_eq!((registry.digest(first), registry.digest(second)), (None, None));
+    let stderr = refuse("1").fails(
+        4,
+        &[
+            &format!("writing `{host}/{second}:1` failed"),
+            &format!("{host}/{first}:1 points at the image"),
+            &format!("{host}/{second}:1 was not moved"),
+            "finish with: ",
+        ],
+    );
+    let digest = registry.digest(first).expect("the first tag is there");
+    assert!(stderr.contains(&format!("{host}/{second}@{digest}")), "{stderr}");
+    assert_eq!(registry.digest(second), None);
 }

@@ -51,6 +51,75 @@ fn while_waiting_for_a_builder_that_fits_on_no_node() {
 
 #[test]
 #[ignore = "needs the rig"]
+fn while_create_waits_for_its_builder() {
+    let site = Site::bare("create");
+    let image = format!("{}/no/such:1", site.rig.get("REGISTRY"));
+    let arguments = ["create", BUILDER, "--image", &image, "--progress", "plain"];
+    let running = Running::start(site.tool.command("kubectl-buildkit", &arguments));
+    running.until("waiting on node");
+    let asked = running.signal(Signal::TERM);
+    running.ends(asked, STOPPED).fails(143, &["interrupted"]);
+}
+
+/// Each verb, and each of a build's first steps.
+#[test]
+#[ignore = "needs the rig"]
+fn while_the_api_server_says_nothing() {
+    let site = Site::bare("silence");
+    let (relay, flags) = super::stream::relay_of(&site);
+    relay.set(crate::relay::Way::Silent);
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let (digest, place) = ("0".repeat(64), site.rig.get("REGISTRY"));
+    let image = format!("{place}/silence@sha256:{digest}");
+    let verbs: [(&str, &[&str], Signal, i32); 5] = [
+        ("kubectl-build", &["quick"], Signal::INT, 130),
+        ("kubectl-buildkit", &["create"], Signal::TERM, 143),
+        ("kubectl-buildkit", &["ls"], Signal::INT, 130),
+        ("kubectl-buildkit", &["rm"], Signal::TERM, 143),
+        ("kubectl-buildkit", &["sign", "--cosign-key", "k8s://default/signer", &image], Signal::INT, 130),
+    ];
+    let all = verbs.map(|(program, arguments, signal, code)| {
+        let command = site.tool.command(program, &[arguments, &flags].concat());
+        (Running::start(command), signal, code)
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    for (running, signal, code) in all {
+        let asked = running.signal(signal);
+        running.ends(asked, STOPPED).fails(code, &["interrupted"]);
+    }
+}
+
+#[test]
+#[ignore = "needs the rig"]
+fn while_a_registry_says_nothing_to_preflight_or_to_sign() {
+    let rig = Rig::load();
+    let registry = FaultyRegistry::before(rig.get("REGISTRY"), rig.get("CLIENT_ADDRESS"));
+    registry.set(|_, _| Some(Fault::Late(NEVER)));
+    let site = Site::bare("unheard");
+    let (key, _) = site.tool.key_pair("k", "");
+    let (key, host, name) = (key.to_str().expect("UTF-8"), registry.host(), crate::fresh("unheard"));
+    let (tag, image) = (format!("{host}/{name}:1"), format!("{host}/{name}@sha256:{}", "0".repeat(64)));
+    let common = ["--cosign-key", key, "--registry-http", host];
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let build = ["-t", &tag, "--push", "--sign", "quick"];
+        let sign = ["sign", "--tag", &tag, &image];
+        let programs = [("kubectl-build", &build[..]), ("kubectl-buildkit", &sign[..])];
+        for (number, (program, arguments)) in programs.into_iter().enumerate() {
+            let method = ["POST", "HEAD"][number];
+            let mut command = site.tool.command(program, &[arguments, &common].concat());
+            command.env("COSIGN_PASSWORD", "");
+            let asked = registry.count(method, &name);
+            let running = Running::start(command);
+            running.until_that("the call has come", || registry.count(method, &name) > asked);
+            let asked = running.signal(signal);
+            running.ends(asked, STOPPED).fails(code, &["interrupted"]);
+        }
+    }
+    assert_eq!(site.space.kubectl(&["get", "deployments", "-o", "name"]), "", "nothing was started");
+}
+
+#[test]
+#[ignore = "needs the rig"]
 fn while_a_big_context_is_sent() {
     let site = Site::with_builder("context", &[]);
     site.tool.file("big/Dockerfile", "FROM scratch\nCOPY data /\n");
@@ -139,7 +208,11 @@ fn between_push_and_tag_the_line_that_finishes_is_told() {
     let (host, seen) = (registry.host().to_owned(), Seen::plain(&rig));
     let tag = format!("{host}/{name}:1");
     // First the signature is held up, then the tag.
-    for (held, state) in [(".sig", "was not moved"), ("/manifests/1", "may have been moved")] {
+    let cases = [
+        (".sig", Signal::TERM, 143, "was not moved"),
+        ("/manifests/1", Signal::INT, 130, "may have been moved"),
+    ];
+    for (held, signal, code, state) in cases {
         registry
             .set(move |method, path| (method == "PUT" && path.ends_with(held)).then_some(Fault::Late(NEVER)));
         let key = key.to_str().expect("UTF-8");
@@ -149,8 +222,8 @@ fn between_push_and_tag_the_line_that_finishes_is_told() {
         command.env("COSIGN_PASSWORD", "pw");
         let running = Running::start(command);
         running.until_that("the call has come", || registry.was_asked("PUT", held));
-        let asked = running.signal(Signal::INT);
-        let stderr = running.ends(asked, STOPPED).fails(130, &[state, "finish with: "]);
+        let asked = running.signal(signal);
+        let stderr = running.ends(asked, STOPPED).fails(code, &[state, "finish with: "]);
         assert!(stderr.contains(&format!("{host}/{name}@sha256:")), "{stderr}");
         assert_eq!(seen.digest(&name, "1"), None, "no tag was moved");
         assert_no_results(&site.tool);

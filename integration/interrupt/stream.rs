@@ -8,14 +8,19 @@ use std::time::Instant;
 /// A site whose builds go through a relay, and the flags for that.
 fn relayed(purpose: &str) -> (Site, Relay, Vec<String>) {
     let site = Site::with_builder(purpose, &[]);
+    let (relay, flags) = relay_of(&site);
+    (site, relay, flags)
+}
+
+/// A relay before a site's API server, and the flags that lead through it.
+pub(super) fn relay_of(site: &Site) -> (Relay, Vec<String>) {
     let server =
         site.rig.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]);
     let target = server.trim().strip_prefix("https://").expect("TLS").to_owned();
     let name = target.rsplit_once(':').expect("a port").0.to_owned();
     let relay = Relay::before(&target);
     let server = format!("https://{}", relay.address());
-    let flags = ["--server", &server, "--tls-server-name", &name].map(str::to_owned).to_vec();
-    (site, relay, flags)
+    (relay, ["--server", &server, "--tls-server-name", &name].map(str::to_owned).to_vec())
 }
 
 fn borrowed(flags: &[String]) -> Vec<&str> {

@@ -72,8 +72,13 @@ impl FaultyRegistry {
 
     /// Whether a call of this method whose path holds these words has come.
     pub fn was_asked(&self, method: &str, words: &str) -> bool {
+        self.count(method, words) > 0
+    }
+
+    /// How many calls of this method whose paths hold these words have come.
+    pub fn count(&self, method: &str, words: &str) -> usize {
         let calls = self.inner.calls.lock().expect("no holder panics");
-        calls.iter().any(|call| call.starts_with(method) && call.contains(words))
+        calls.iter().filter(|call| call.starts_with(method) && call.contains(words)).count()
     }
 }
 

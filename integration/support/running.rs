@@ -71,6 +71,22 @@ impl Running {
         }
     }
 
+    /// Stops it as soon as it has a file open.
+    #[track_caller]
+    pub fn stop_with_open(&self, path: &std::path::Path) {
+        let end = Instant::now() + PATIENCE;
+        let folder = format!("/proc/{}/fd", self.child.id());
+        let open = || {
+            let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            files.into_iter().any(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path))
+        };
+        while !open() {
+            assert!(Instant::now() < end, "{} is not opened:\n{}", path.display(), self.stderr.text());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.signal(Signal::STOP);
+    }
+
     /// Sends a signal and returns when that was.
     pub fn signal(&self, signal: Signal) -> Instant {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
