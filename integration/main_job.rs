@@ -16,13 +16,23 @@ mod running;
 mod seen;
 #[path = "support/tool.rs"]
 mod tool;
+#[path = "support/tree.rs"]
+mod tree;
 
 #[path = "main_job/builders.rs"]
 mod builders;
 #[path = "main_job/connection.rs"]
 mod connection;
+#[path = "main_job/context.rs"]
+mod context;
+#[path = "main_job/credentials.rs"]
+mod credentials;
+#[path = "main_job/digest.rs"]
+mod digest;
 #[path = "main_job/direct.rs"]
 mod direct;
+#[path = "main_job/keys.rs"]
+mod keys;
 #[path = "main_job/misuse.rs"]
 mod misuse;
 #[path = "main_job/options.rs"]
@@ -36,7 +46,44 @@ mod push;
 #[path = "main_job/signing.rs"]
 mod signing;
 
+use crate::buildkitd::Buildkitd;
+use crate::rig::Rig;
+use crate::tool::{Ran, Tool};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A daemon beside the tests: sooner there than a pod, where it makes no difference which of the two builds.
+struct Local {
+    tool: Tool,
+    _daemon: Buildkitd,
+    address: String,
+}
+
+impl Local {
+    /// Starts one that speaks plain HTTP to the registry of the base image, and grants what a build asks for.
+    fn start(rig: &Rig) -> Self {
+        let tool = Tool::new(rig, "default");
+        let config = format!(
+            "insecure-entitlements = [\"network.host\", \"security.insecure\"]\n\
+             [registry.\"{}\"]\n  http = true\n",
+            rig.get("REGISTRY")
+        );
+        let config = tool.file("buildkitd.toml", config);
+        let daemon = Buildkitd::start_with(&[format!("--config={}", config.display())]);
+        let address = format!("unix://{}", daemon.socket().display());
+        Self { tool, _daemon: daemon, address }
+    }
+
+    /// Returns the command of a build there.
+    fn command(&self, arguments: &[&str]) -> Command {
+        self.tool.command("kubectl-build", &[&["--builder", &self.address], arguments].concat())
+    }
+
+    /// Builds there.
+    fn build(&self, arguments: &[&str]) -> Ran {
+        tool::run(self.command(arguments))
+    }
+}
 
 /// The image that the demo builds.
 fn hello() -> PathBuf {

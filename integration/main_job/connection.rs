@@ -30,8 +30,7 @@ fn what_a_login_asks_is_seen_while_it_waits() {
     // A device-code login: what to do stands on standard error, the question without a newline.
     let script = format!(
         "#!/bin/sh\nprintf 'open https://login.example/device\\nCode: ' >&2\n\
-         for n in $(seq 900); do [ -e {0}/answered ] && break; sleep 0.1; done\n\
-         [ -e {0}/answered ] || exit 9\necho '{credential}'\n",
+         while [ ! -e {0}/answered ]; do sleep 0.1; done\necho '{credential}'\n",
         tool.home().display()
     );
     let plugin = tool.file("plugin", script);

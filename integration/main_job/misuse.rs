@@ -46,7 +46,6 @@ fn each_misuse_has_its_message_and_exit_code_2() {
         (&["--iidfile", "no/such/dir/iid", "ctx"], "--iidfile"),
         (&["--builder", "ftp://x", "ctx"], "ftp://x"),
         (&["--builder", "Not_A_Name", "ctx"], "Not_A_Name"),
-        (&["--builder", "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddx", "ctx"], "at most 40"),
         (&["--builder", "buildkit", "--builder-tls-ca", "plain.pem", "ctx"], "--builder-tls-ca"),
         (&["--builder-timeout", "soon", "ctx"], "soon"),
         (&["--kubeconfig", "absent", "ctx"], "absent"),
@@ -91,11 +90,19 @@ fn stale_results_are_gone_when_a_build_fails() {
     let tool = Tool::new(&rig, space.name());
     tool.file("iid", "sha256:stale");
     tool.file("meta.json", "{}");
-    tool.file("ctx/Dockerfile", format!("FROM {}\nRUN exit 7\n", rig.get("BASE_REF")));
+    // Its words aren't in its command, which is shown too.
+    tool.file("ctx/Dockerfile", format!("FROM {}\nRUN echo last-$((40 + 2)); exit 7\n", rig.get("BASE_REF")));
     let registry = rig.get("REGISTRY");
-    let ran =
-        tool.build(&["--registry-http", registry, "--iidfile", "iid", "--metadata-file", "meta.json", "ctx"]);
-    // The lines at fault and the step's own words stand in the report.
-    ran.fails(1, &["exit code: 7", "Dockerfile:2", ">>> RUN exit 7"]);
+    for mode in ["plain", "quiet", "rawjson"] {
+        let arguments = ["--iidfile", "iid", "--metadata-file", "meta.json", "--progress", mode, "ctx"];
+        let ran = tool.build(&[&["--registry-http", registry], &arguments[..]].concat());
+        // The lines at fault and the step's own words stand in the report.
+        let stderr = ran.fails(1, &["exit code: 7", "Dockerfile:2", ">>> RUN echo last-"]);
+        let report = stderr.split_once("------\n > ").expect("the failed step").1;
+        let (step, rest) = report.split_once("------\n").expect("its end");
+        assert!(step.starts_with("[2/2] RUN echo last-") && step.contains(" last-42\n"), "{mode}: {stderr}");
+        assert!(!rest.contains("last-42"), "it is said once: {rest}");
+        assert!(mode == "plain" || !stderr.contains("#1 "), "{mode}: {stderr}");
+    }
     assert!(!tool.home().join("iid").exists() && !tool.home().join("meta.json").exists());
 }

@@ -4,9 +4,7 @@ use crate::fresh;
 use crate::rig::{Rig, text};
 use crate::seen::Seen;
 use crate::tool::{Tool, binary};
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
 
 const JOB: &str = r#"
 apiVersion: v1
@@ -48,7 +46,7 @@ fn a_pod_builds_pushes_and_signs_with_its_service_account() {
     space.kubectl(&["apply", "-f", role.to_str().expect("UTF-8")]);
     rig.apply(&JOB.replace("NAMESPACE", space.name()).replace("IMAGE", rig.get("TOOLS_IMAGE")));
     space.kubectl(&["wait", "--for=condition=Ready", "pod/ci", "--timeout=90s"]);
-    let (key, _) = tool.key_pair("cosign", "pw");
+    let (key, public) = tool.key_pair("cosign", "pw");
     space.kubectl(&[
         "create",
         "secret",
@@ -58,40 +56,63 @@ fn a_pod_builds_pushes_and_signs_with_its_service_account() {
         "--from-literal=cosign.password=pw",
     ]);
 
-    // The binary goes in by exec: the image knows nothing of us.
-    let mut copy = rig.command(rig.peer("kubectl"));
-    copy.args([
-        "exec",
-        "-i",
-        "-n",
-        space.name(),
-        "ci",
-        "--",
-        "sh",
-        "-c",
-        "cat > /work/kubectl-build && chmod 755 /work/kubectl-build",
-    ]);
-    let mut child = copy.stdin(Stdio::piped()).spawn().expect("kubectl runs");
-    child
-        .stdin
-        .take()
-        .expect("it is piped")
-        .write_all(&std::fs::read(binary()).expect("the binary"))
-        .expect("kubectl reads");
-    assert!(child.wait().expect("kubectl ends").success());
+    // The binaries go in by exec: the image knows nothing of them.
+    for (name, binary) in [("kubectl-build", binary()), ("cosign", rig.peer("cosign"))] {
+        let mut copy = rig.command(rig.peer("kubectl"));
+        let script = format!("cat > /work/{name} && chmod 755 /work/{name}");
+        copy.args(["exec", "-i", "-n", space.name(), "ci", "--", "sh", "-c", &script]);
+        let file = std::fs::File::open(binary).expect("the binary");
+        assert!(copy.stdin(file).status().expect("kubectl runs").success());
+    }
 
     let (registry, name) = (rig.get("REGISTRY"), fresh("pod"));
-    let script = format!(
-        "mkdir /work/ctx && cd /work/ctx && printf 'FROM scratch\\nCOPY Dockerfile /a\\n' > Dockerfile && env -i \
-         KUBERNETES_SERVICE_HOST=$KUBERNETES_SERVICE_HOST KUBERNETES_SERVICE_PORT=$KUBERNETES_SERVICE_PORT \
-         KUBECTL_BUILD_BUILDER_IMAGE={} /work/kubectl-build -t {registry}/{name}:1 --push --sign \
-         --cosign-key k8s://{}/signer --registry-http {registry} .",
-        rig.get("BUILDKIT_IMAGE"),
-        space.name()
-    );
-    let output = rig.try_kubectl(&["exec", "-n", space.name(), "ci", "--", "sh", "-c", &script]);
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    let run = |script: &str| {
+        let output = rig.try_kubectl(&["exec", "-n", space.name(), "ci", "--", "sh", "-c", script]);
+        assert!(output.status.success(), "{script}\n{}\n{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    };
+    run("mkdir /work/ctx && printf 'FROM scratch\\nCOPY Dockerfile /a\\n' > /work/ctx/Dockerfile");
+    let build = |arguments: &str| {
+        run(&format!(
+            "cd /work/ctx && env -i KUBERNETES_SERVICE_HOST=$KUBERNETES_SERVICE_HOST \
+             KUBERNETES_SERVICE_PORT=$KUBERNETES_SERVICE_PORT KUBECTL_BUILD_BUILDER_IMAGE={} \
+             /work/kubectl-build --push --sign --cosign-key k8s://{}/signer {arguments} .",
+            rig.get("BUILDKIT_IMAGE"),
+            space.name()
+        ))
+    };
+    build(&format!("-t {registry}/{name}:1 --registry-http {registry}"));
     let seen = Seen::plain(&rig);
     let digest = seen.digest(&name, "1").expect("the tag is there");
     assert!(seen.manifest(&name, &format!("{}.sig", digest.replace(':', "-"))).is_some());
+
+    // The predecessor's TestBuildWithPush, signed: a registry that only pods resolve, with TLS of its own and a
+    // login from a Secret. Its CA is the builder's to know.
+    let svc = rig.get("REGISTRY_SVC");
+    let ca = format!("{svc}={}", rig.get("REGISTRY_SVC_CA"));
+    tool.buildkit(&["create", "svc", "--registry-ca", &ca]).ok();
+    let (user, password) = (rig.get("REGISTRY_USER"), rig.get("REGISTRY_PASSWORD"));
+    space.kubectl(&[
+        "create",
+        "secret",
+        "docker-registry",
+        "regtest",
+        &format!("--docker-server=https://{svc}"),
+        &format!("--docker-username={user}"),
+        &format!("--docker-password={password}"),
+    ]);
+    let said = build(&format!("-t {svc}/{name}:1 --builder svc --registry-secret regtest"));
+    let digest = Seen::tls(&rig, svc).digest(&name, "1").expect("the tag is there");
+    assert_eq!(said, format!("{svc}/{name}:1@{digest}\n"));
+    let (ca, public) = (read(rig.get("REGISTRY_SVC_CA")), read(&public));
+    let verify = "HOME=/work ./cosign verify --key k.pub --insecure-ignore-tlog --registry-cacert ca.pem";
+    let verified = run(&format!(
+        "cd /work && echo '{ca}' > ca.pem && echo '{public}' > k.pub && \
+         {verify} --registry-username {user} --registry-password {password} {svc}/{name}@{digest}"
+    ));
+    assert!(verified.contains(&digest), "{verified}");
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).expect("a file")
 }
