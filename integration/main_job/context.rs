@@ -27,57 +27,60 @@ fn shut(path: &Path) {
     assert!(mount.status().expect("mount runs").success());
 }
 
-/// One file is being sent when something happens to it, or to the file that waits for its turn.
+/// What happens to a file.
+type Meddle = fn(&Path);
+
+/// Something happens to the file that is being sent, or to the one that waits for its turn.
 #[test]
 #[ignore = "needs the rig"]
 fn what_happens_to_files_while_they_are_sent_is_told_by_name() {
+    const SIZE: u64 = 64 << 20;
     let local = Local::start(&Rig::load());
     let home = local.tool.home();
     local.tool.file("ctx/Dockerfile", EVERYTHING);
-    let (large, small) = (home.join("ctx/large"), home.join("ctx/small"));
-    let meddled = |meddle: &dyn Fn()| {
-        sparse(&large, 128 << 20);
-        fs::write(&small, "small").expect("a file");
+    let files = [home.join("ctx/one"), home.join("ctx/two")];
+    let meddled = |waiting: bool, meddle: Meddle| {
+        files.iter().for_each(|file| drop(sparse(file, SIZE)));
         let running = Running::start(local.command(&["--progress", "plain", "--iidfile", "iid", "ctx"]));
-        // Little of the file fits into the pipes.
-        running.stop_with_open(&large);
-        meddle();
+        // The daemon asks in any order. Little of a file fits into the pipes.
+        let open = running.stop_with_open(&files);
+        let file = &files[if waiting { 1 - open } else { open }];
+        meddle(file);
         running.signal(Signal::CONT);
-        running.ends(Instant::now(), Duration::from_secs(60))
+        let ran = running.ends(Instant::now(), Duration::from_secs(60));
+        let _unmounted = Command::new("umount").arg(file).stderr(Stdio::null()).status();
+        let _removed = fs::remove_file(file);
+        (ran, file.display())
     };
-    let vanished = || fs::remove_file(&small).expect("it is there");
-    let replaced = || {
-        fs::remove_file(&small).expect("it is there");
-        rustix::fs::mknodat(CWD, &small, FileType::Fifo, Mode::from(0o644), 0).expect("a FIFO");
-    };
-    let shrunk = || sparse(&large, 1 << 20).sync_all().expect("a file");
-    let written = || {
-        let file = File::options().write(true).open(&large).expect("the file");
-        file.write_all_at(b"new", 100 << 20).expect("to write");
-    };
-    let (large_name, small_name) = (large.display(), small.display());
-    let cases: [(&dyn Fn(), String); 5] = [
-        (&shrunk, format!("error: {large_name} changed while it was being sent")),
-        (&written, format!("error: {large_name} changed while it was being sent")),
-        (&vanished, format!("error: {small_name} vanished while it was being sent")),
-        (&replaced, format!("error: {small_name} changed while it was being sent")),
-        (&|| shut(&small), format!("error: cannot open {small_name}\ncaused by: Permission denied")),
+    let cases: [(bool, Meddle, &str, &str); 5] = [
+        (false, |file| drop(sparse(file, 1 << 20)), "", " changed while it was being sent\n"),
+        (false, |file| rewrite(file, SIZE - 9), "", " changed while it was being sent\n"),
+        (true, |file| fs::remove_file(file).expect("it is there"), "", " vanished while it was being sent\n"),
+        (true, become_a_pipe, "", " changed while it was being sent\n"),
+        (true, shut, "cannot open ", "\ncaused by: Permission denied"),
     ];
-    for (meddle, expected) in cases {
-        let ran = meddled(meddle);
-        let _unmounted = Command::new("umount").arg(&small).stderr(Stdio::null()).status();
-        let _removed = fs::remove_file(&small);
+    for (waiting, meddle, before, after) in cases {
+        let (ran, name) = meddled(waiting, meddle);
         let hint = "hint: nothing was pushed; what the build does not need can be named in `.dockerignore`";
-        ran.fails(1, &[&expected, hint]);
-        assert!(!home.join("iid").exists(), "{expected}");
+        ran.fails(1, &[&format!("error: {before}{name}{after}"), hint]);
+        assert!(!home.join("iid").exists());
     }
     // A log that goes on is sent as it was when it was looked at.
-    let grown =
-        || File::options().write(true).open(&large).expect("the file").set_len(1 << 28).expect("grown");
-    let ran = meddled(&grown);
-    let note = format!("{large_name} grew while it was being sent: only its first {} bytes were", 128 << 20);
+    let (ran, name) = meddled(false, |file| rewrite(file, SIZE));
+    let note = format!("{name} grew while it was being sent: only its first {SIZE} bytes were");
     assert!(ran.stderr.contains(&note), "{}", ran.stderr);
     ran.ok();
+}
+
+/// Writes at an offset of a file that is there.
+fn rewrite(path: &Path, offset: u64) {
+    let file = File::options().write(true).open(path).expect("the file");
+    file.write_all_at(b"new", offset).expect("to write");
+}
+
+fn become_a_pipe(path: &Path) {
+    fs::remove_file(path).expect("it is there");
+    rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from(0o644), 0).expect("a FIFO");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -71,20 +72,22 @@ impl Running {
         }
     }
 
-    /// Stops it as soon as it has a file open.
+    /// Stops it as soon as it has one of these files open, and returns which.
     #[track_caller]
-    pub fn stop_with_open(&self, path: &std::path::Path) {
+    pub fn stop_with_open(&self, paths: &[PathBuf]) -> usize {
         let end = Instant::now() + PATIENCE;
         let folder = format!("/proc/{}/fd", self.child.id());
-        let open = || {
+        loop {
             let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-            files.into_iter().any(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path))
-        };
-        while !open() {
-            assert!(Instant::now() < end, "{} is not opened:\n{}", path.display(), self.stderr.text());
+            let files = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+            let found = files.filter_map(|file| paths.iter().position(|path| *path == file)).next();
+            if let Some(found) = found {
+                self.signal(Signal::STOP);
+                return found;
+            }
+            assert!(Instant::now() < end, "none of {paths:?} is opened:\n{}", self.stderr.text());
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.signal(Signal::STOP);
     }
 
     /// Sends a signal and returns when that was.
