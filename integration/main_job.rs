@@ -7,6 +7,13 @@
 #[path = "support/buildkitd.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]
 mod buildkitd;
+#[path = "support/fake_token_service.rs"]
+mod fake_token_service;
+#[path = "support/peers.rs"]
+mod peers;
+#[path = "support/registries.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod registries;
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/running.rs"]
@@ -45,6 +52,8 @@ mod pod;
 mod push;
 #[path = "main_job/signing.rs"]
 mod signing;
+#[path = "main_job/tokens.rs"]
+mod tokens;
 
 use crate::buildkitd::Buildkitd;
 use crate::rig::Rig;

@@ -1,4 +1,4 @@
-//! Real registries on loopback: distribution, which has no referrers API, and go-containerregistry's, which has.
+//! Real registries on this machine: distribution, which has no referrers API, and go-containerregistry's, which has.
 //! Their content is gone with them.
 
 use crate::peers::peer;
@@ -16,11 +16,21 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts distribution.
     pub(crate) fn without_referrers() -> Self {
-        let (folder, host) = (tempfile::tempdir().expect("a folder"), free_address());
+        Self::distribution(&Ipv4Addr::LOCALHOST.to_string(), "")
+    }
+
+    /// Starts distribution at an address of this machine, with this `auth` section.
+    #[allow(dead_code, reason = "not every test crate has logins")]
+    pub(crate) fn with_auth(address: &str, auth: &str) -> Self {
+        Self::distribution(address, &format!("auth: {auth}\n"))
+    }
+
+    fn distribution(address: &str, more: &str) -> Self {
+        let (folder, host) = (tempfile::tempdir().expect("a folder"), free_address(address));
         let config = folder.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: {host:?}}}\n",
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: {host:?}}}\n{more}",
             folder.path().join("data").display()
         );
         std::fs::write(&config, text).expect("a file");
@@ -31,7 +41,7 @@ impl Registry {
 
     /// Starts go-containerregistry's registry, in memory.
     pub(crate) fn with_referrers() -> Self {
-        let host = free_address();
+        let host = free_address(&Ipv4Addr::LOCALHOST.to_string());
         let mut command = Command::new(peer("rigtool"));
         command.args(["referrers", &host]);
         Self::start(command, host, tempfile::tempdir().expect("a folder"))
@@ -62,7 +72,7 @@ impl Drop for Registry {
 }
 
 /// Returns an address that nobody listened on a moment ago.
-fn free_address() -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+fn free_address(address: &str) -> String {
+    let listener = TcpListener::bind((address, 0)).expect("a port");
     listener.local_addr().expect("an address").to_string()
 }

@@ -29,6 +29,12 @@ impl<'a> Seen<'a> {
         Self { rig, base: format!("https://{host}"), flags }
     }
 
+    /// Looks at a plain HTTP registry by a token.
+    pub fn bearer(rig: &'a Rig, host: &str, token: &str) -> Self {
+        let flags = vec!["-H".to_owned(), format!("Authorization: Bearer {token}")];
+        Self { rig, base: format!("http://{host}"), flags }
+    }
+
     fn curl(&self, more: &[&str], path: &str) -> (u16, String) {
         let url = format!("{}/v2/{path}", self.base);
         let mut arguments =

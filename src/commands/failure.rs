@@ -325,7 +325,10 @@ impl From<Misuse> for Failure {
 
 /// Returns what can be done about a push that BuildKit says failed: it has no codes for that, only words.
 fn push_hint(message: &str) -> Option<&'static str> {
-    if !message.contains("failed to push")
+    // Our own words, by the session: BuildKit puts nothing before them when it resolves a base image.
+    let no_token = message.contains("cannot get a token for");
+    if !no_token
+        && !message.contains("failed to push")
         && !message.contains("failed to resolve")
         && !message.contains("pull")
     {
@@ -336,7 +339,13 @@ fn push_hint(message: &str) -> Option<&'static str> {
     if has(&["401 Unauthorized", "unauthorized", "authentication required", "no basic auth credentials"]) {
         return Some("log in with `docker login`, or name a Secret with `--registry-secret`");
     }
-    if has(&["403 Forbidden", "denied", "insufficient_scope"]) {
+    // Token services answer strangers as they answer those who lack a right: with a token that allows nothing, or 403.
+    if no_token && has(&["403 Forbidden"]) || has(&["insufficient_scope", "may require authorization"]) {
+        return Some(
+            "log in with `docker login`, or name a Secret with `--registry-secret`; if you did, ask for the right to this repository",
+        );
+    }
+    if has(&["403 Forbidden", "denied"]) {
         return Some(
             "the credentials are known to the registry, but may not do this: ask for the right to push",
         );
@@ -355,6 +364,9 @@ fn push_hint(message: &str) -> Option<&'static str> {
         return Some(
             "the registry limits how often it is asked: try again later, or log in with `docker login`",
         );
+    }
+    if no_token {
+        return None;
     }
     if has(&["no such host", "connection refused", "i/o timeout"]) {
         return Some("the builder's pod cannot reach the registry under that name");
@@ -458,6 +470,15 @@ mod tests {
         let refused = |words: &str| format!("failed to push 10.88.0.1:5000/app:401: {words}");
         assert!(hint(&refused("unauthorized")).contains("docker login"));
         assert!(hint(&refused("denied")).contains("ask for the right"));
+        let scope =
+            "push access denied, repository does not exist or may require authorization: insufficient_scope";
+        assert!(hint(&refused(scope)).starts_with("log in with `docker login`"));
+        let no_token = |words: &str| format!("cannot get a token for r.example: {words}");
+        for status in ["401 Unauthorized", "403 Forbidden: denied (DENIED)"] {
+            assert!(hint(&no_token(status)).starts_with("log in with `docker login`"));
+            assert!(hint(&refused(&no_token(status))).starts_with("log in with `docker login`"));
+        }
+        assert_eq!(push_hint(&refused(&no_token("connection refused"))), None, "we ask, not the pod");
         assert!(hint(&refused("unknown: repository name not known to registry")).contains("repository"));
         assert!(hint(&refused("toomanyrequests: slow down")).contains("try again later, or log in"));
         assert!(hint(&refused("unexpected status: 503 Service Unavailable")).contains("try again later"));

@@ -204,7 +204,9 @@ async fn within<T>(
                 text = format!("{text}: {error}");
                 cause = error.source();
             }
-            Status::unknown(cut(format!("cannot get {what} for {host}: {text}")))
+            let said = format!("cannot get {what} for {host}: ");
+            // A registry's error begins so by itself.
+            Status::unknown(cut(if text.starts_with(&said) { text } else { said + &text }))
         }
         Err(_) => {
             Status::deadline_exceeded(cut(format!("no {what} for {host} within {} s", PATIENCE.as_secs())))
@@ -246,6 +248,9 @@ mod tests {
         async fn token(&self, request: TokenRequest) -> Result<Option<Token>, CredentialsError> {
             let token = format!("{} {}", request.service, request.scopes.join(",")).into();
             let issued_at = Some(UNIX_EPOCH + Duration::from_secs(1000));
+            if request.host == "broken.example" {
+                return Err("cannot get a token for broken.example: 401".into());
+            }
             let known = request.host == "private.example";
             Ok(known.then_some(Token { token, expires_in: Duration::from_secs(300), issued_at }))
         }
@@ -290,6 +295,8 @@ mod tests {
         assert_eq!((token.token.as_str(), token.expires_in, token.issued_at), ("registry a,b", 300, 1000));
         let none = auth().fetch_token(request("other.example")).await.expect_err("no token");
         assert_eq!(none.code(), tonic::Code::Unauthenticated);
+        let broken = auth().fetch_token(request("broken.example")).await.expect_err("no token");
+        assert_eq!(broken.message(), "cannot get a token for broken.example: 401", "said once");
     }
 
     #[tokio::test]
