@@ -67,6 +67,11 @@ fn a_pushed_image_is_buildctls_signed_or_not() {
         crate::tool::run(command).ok();
         assert_eq!(seen.digest(&name, tag).as_ref(), Some(&theirs), "{tag}");
     }
+
+    tool.buildkit(&["create", "confined", "--mode", "userns"]).ok();
+    let refused = tool.build(&["--builder", "confined", context.path().to_str().expect("UTF-8")]);
+    refused
+        .fails(1, &["failed to create device", "/null: operation not permitted", "hint: nothing was pushed"]);
 }
 
 /// Files for the patterns to pick from.
