@@ -52,7 +52,7 @@ export KUBECTL_BUILD_BIN
 step "tests against real peers"
 cargo test --locked --no-run --test '*' --quiet
 # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
-${CLUSTER_RUN:-} cargo test --locked --test '*' -- --include-ignored "--test-threads=${TEST_THREADS:-3}"
+${CLUSTER_RUN:-} cargo test --locked --no-fail-fast --test '*' -- --include-ignored "--test-threads=${TEST_THREADS:-3}"
 
 step "the demo"
 hack/demo.sh

@@ -100,9 +100,18 @@ impl Buildkitd {
 
     fn child_of_unshare(&self) -> Pid {
         let id = self.parent.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("its children");
-        let child = children.split_whitespace().next().and_then(|text| text.parse().ok());
-        child.and_then(Pid::from_raw).expect("unshare has forked buildkitd")
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let children =
+                fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("its children");
+            let child = children.split_whitespace().next().and_then(|text| text.parse().ok());
+            if let Some(child) = child.and_then(Pid::from_raw) {
+                return child;
+            }
+            // The list may lack some while other processes come and go (Documentation/filesystems/proc.rst, 3.7).
+            assert!(Instant::now() < end, "unshare has forked no buildkitd");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
