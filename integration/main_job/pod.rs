@@ -30,7 +30,7 @@ spec:
     imagePullPolicy: IfNotPresent
     command: [sleep, "3600"]
     securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-    volumeMounts: [{name: work, mountPath: /work}]
+    volumeMounts: [{name: work, mountPath: /scratch}]
   volumes: [{name: work, emptyDir: {}}]
 "#;
 
@@ -59,7 +59,7 @@ fn a_pod_builds_pushes_and_signs_with_its_service_account() {
     // The binaries go in by exec: the image knows nothing of them.
     for (name, binary) in [("kubectl-build", binary()), ("cosign", rig.peer("cosign"))] {
         let mut copy = rig.command(rig.peer("kubectl"));
-        let script = format!("cat > /work/{name} && chmod 755 /work/{name}");
+        let script = format!("cat > /scratch/{name} && chmod 755 /scratch/{name}");
         copy.args(["exec", "-i", "-n", space.name(), "ci", "--", "sh", "-c", &script]);
         let file = std::fs::File::open(binary).expect("the binary");
         assert!(copy.stdin(file).status().expect("kubectl runs").success());
@@ -71,12 +71,12 @@ fn a_pod_builds_pushes_and_signs_with_its_service_account() {
         assert!(output.status.success(), "{script}\n{}\n{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout)
     };
-    run("mkdir /work/ctx && printf 'FROM scratch\\nCOPY Dockerfile /a\\n' > /work/ctx/Dockerfile");
+    run("mkdir /scratch/ctx && printf 'FROM scratch\\nCOPY Dockerfile /a\\n' > /scratch/ctx/Dockerfile");
     let build = |arguments: &str| {
         run(&format!(
-            "cd /work/ctx && env -i KUBERNETES_SERVICE_HOST=$KUBERNETES_SERVICE_HOST \
+            "cd /scratch/ctx && env -i KUBERNETES_SERVICE_HOST=$KUBERNETES_SERVICE_HOST \
              KUBERNETES_SERVICE_PORT=$KUBERNETES_SERVICE_PORT KUBECTL_BUILD_BUILDER_IMAGE={} \
-             /work/kubectl-build --push --sign --cosign-key k8s://{}/signer {arguments} .",
+             /scratch/kubectl-build --push --sign --cosign-key k8s://{}/signer {arguments} .",
             rig.get("BUILDKIT_IMAGE"),
             space.name()
         ))
@@ -105,9 +105,9 @@ fn a_pod_builds_pushes_and_signs_with_its_service_account() {
     let digest = Seen::tls(&rig, svc).digest(&name, "1").expect("the tag is there");
     assert_eq!(said, format!("{svc}/{name}:1@{digest}\n"));
     let (ca, public) = (read(rig.get("REGISTRY_SVC_CA")), read(&public));
-    let verify = "HOME=/work ./cosign verify --key k.pub --insecure-ignore-tlog --registry-cacert ca.pem";
+    let verify = "HOME=/scratch ./cosign verify --key k.pub --insecure-ignore-tlog --registry-cacert ca.pem";
     let verified = run(&format!(
-        "cd /work && echo '{ca}' > ca.pem && echo '{public}' > k.pub && \
+        "cd /scratch && echo '{ca}' > ca.pem && echo '{public}' > k.pub && \
          {verify} --registry-username {user} --registry-password {password} {svc}/{name}@{digest}"
     ));
     assert!(verified.contains(&digest), "{verified}");
