@@ -82,50 +82,65 @@ impl Finish<'_> {
         events: &Events,
         moved: &mut Moved,
     ) -> Result<Vec<(Repository, SignReport)>, FinishError> {
-        let store = RegistryStore(self.client.clone());
-        let mut reports = Vec::new();
-        if !self.signers.is_empty() {
-            for repository in &self.repositories {
-                let request = SignRequest {
-                    repository: repository.clone(),
-                    storage: None,
-                    image: self.image.clone(),
-                    scope: Scope::default(),
-                    formats: self.formats,
-                    annotations: BTreeMap::new(),
-                };
-                let report = sign::sign_image(&store, self.signers, &request, events);
-                reports.push((repository.clone(), report.await.map_err(FinishError::Sign)?));
-            }
-        }
-        self.write_tags(events, moved).await?;
+        // What the tags will stand for is read while it is signed; a failure counts only when it is their turn.
+        let (reports, manifests) = tokio::join!(self.sign(events), self.manifests());
+        let reports = reports?;
+        self.write_tags(manifests, events, moved).await?;
         Ok(reports)
     }
 
-    /// Moves the tags: the manifest's own bytes, read by digest, are put under each.
-    async fn write_tags(&self, events: &Events, moved: &mut Moved) -> Result<(), FinishError> {
-        let digest = self.image.digest.to_string();
-        let mut manifests: Vec<(Repository, registry::Manifest)> = Vec::new();
+    async fn sign(&self, events: &Events) -> Result<Vec<(Repository, SignReport)>, FinishError> {
+        let store = RegistryStore(self.client.clone());
+        let mut reports = Vec::new();
+        if self.signers.is_empty() {
+            return Ok(reports);
+        }
+        for repository in &self.repositories {
+            let request = SignRequest {
+                repository: repository.clone(),
+                storage: None,
+                image: self.image.clone(),
+                scope: Scope::default(),
+                formats: self.formats,
+                annotations: BTreeMap::new(),
+            };
+            let report = sign::sign_image(&store, self.signers, &request, events);
+            reports.push((repository.clone(), report.await.map_err(FinishError::Sign)?));
+        }
+        Ok(reports)
+    }
+
+    /// Reads the image's manifest by its digest in each repository that has a tag to be written.
+    async fn manifests(&self) -> Manifests<'_> {
+        let digest = &self.image.digest.to_string();
+        let tagged = self.repositories.iter().filter(|at| self.tags.iter().any(|tag| tag.repository == **at));
+        let reads = tagged.map(async |at| (at, self.client.get_manifest(at, digest).await));
+        futures_util::future::join_all(reads).await
+    }
+
+    /// Moves the tags: the manifest's own bytes are put under each.
+    async fn write_tags(
+        &self,
+        mut manifests: Manifests<'_>,
+        events: &Events,
+        moved: &mut Moved,
+    ) -> Result<(), FinishError> {
         for tag in &self.tags {
             let Some(name) = tag.tag.as_deref() else { continue };
             let step = events.step(&format!("tag {tag}"), format!("writing {tag}"));
             let failed = |source| FinishError::Tag { tag: tag.to_string(), source: Box::new(source) };
+            let at = manifests.iter().position(|(repository, _)| **repository == tag.repository);
+            let at = at.expect("tags are in the repositories");
             let put = async {
-                let known = manifests.iter().position(|(repository, _)| *repository == tag.repository);
-                let at = match known {
-                    Some(at) => at,
-                    None => {
-                        let manifest =
-                            self.client.get_manifest(&tag.repository, &digest).await.map_err(failed)?;
-                        let manifest = manifest.ok_or_else(|| FinishError::Gone {
-                            image: digest.clone(),
-                            repository: tag.repository.to_string(),
-                        })?;
-                        manifests.push((tag.repository.clone(), manifest));
-                        manifests.len() - 1
+                let manifest = match &manifests[at].1 {
+                    Ok(Some(manifest)) => manifest,
+                    Ok(None) => {
+                        let (image, repository) = (self.image.digest.to_string(), tag.repository.to_string());
+                        return Err(FinishError::Gone { image, repository });
                     }
+                    Err(_) => return Err(failed(manifests.swap_remove(at).1.expect_err("it failed"))),
                 };
-                let registry::Manifest { descriptor, bytes } = &manifests[at].1;
+                let registry::Manifest { descriptor, bytes } = manifest;
                 let put =
                     self.client.put_manifest(&tag.repository, name, &descriptor.media_type, bytes.clone());
                 moved.under_way = Some(tag.clone());
@@ -149,6 +164,9 @@ impl Finish<'_> {
         Ok(())
     }
 }
+
+/// The image's manifest as each repository gives it.
+type Manifests<'a> = Vec<(&'a Repository, Result<Option<registry::Manifest>, RegistryError>)>;
 
 /// How far the tags have come.
 #[derive(Default)]

@@ -12,6 +12,7 @@ use crate::sign::payload;
 use crate::sign::run::{Placed, Run};
 use crate::sign::store::Manifest;
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 /// How often the tag is written when other writers overwrite it.
 const ATTEMPTS: u32 = 10;
@@ -37,75 +38,103 @@ impl Published {
 /// removes the layer of the first. Hence the tag is read again right before the write and after it, and written
 /// anew with what stands there now while ours is missing.
 pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Digest) -> Result<Published, SignError> {
-    let at = run.storage();
+    let payload = payload::simple_signing(&run.repository().signing_name(), image, run.annotations());
+    let payload = Payload { bytes: Bytes::from(payload), uploaded: OnceCell::new() };
     let tag = tag(image);
-    let payload =
-        Bytes::from(payload::simple_signing(&run.repository().signing_name(), image, run.annotations()));
-    let upload = async { Ok(run.store.put_blob(at, payload.clone()).await?) };
-    let read = async { Standing::read(run.store, at, &tag).await?.open(run.store, at, &tag).await };
-    let ((), mut standing) = tokio::try_join!(upload, read)?;
+    // It goes up while the tag is read and the signatures are made.
+    let ((), published) = tokio::try_join!(payload.upload(run), add(run, &tag, &payload))?;
+    Ok(published)
+}
 
+/// What is signed, on its way to the registry.
+struct Payload {
+    bytes: Bytes,
+    uploaded: OnceCell<()>,
+}
+
+impl Payload {
+    /// Uploads it, or waits until it is.
+    async fn upload(&self, run: &Run<'_>) -> Result<(), SignError> {
+        let upload = || run.store.put_blob(run.storage(), self.bytes.clone());
+        self.uploaded.get_or_try_init(upload).await?;
+        Ok(())
+    }
+}
+
+async fn add(run: &Run<'_>, tag: &str, payload: &Payload) -> Result<Published, SignError> {
+    let at = run.storage();
+    let mut standing = Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await?;
     let mut made: Vec<Option<Layer>> = vec![None; run.signers.len()];
-    for attempt in 0..=ATTEMPTS {
+    for attempt in 1..=ATTEMPTS {
         let before = standing.image.layers().count();
         let mut next = standing.image.clone();
         let mut signatures = Vec::new();
         for (signer, made) in run.signers.iter().zip(&mut made) {
-            let layer = match find(&next, signer.as_ref(), &payload, made.as_ref()) {
+            let layer = match find(&next, signer.as_ref(), &payload.bytes, made.as_ref()) {
                 Some(layer) => layer.clone(),
                 None => {
                     let layer = match made.take() {
                         Some(layer) => layer,
-                        None => Layer::new(&payload, &signer.sign(&payload).await?),
+                        None => Layer::new(&payload.bytes, &signer.sign(&payload.bytes).await?),
                     };
-                    next.append(&layer).map_err(SignError::foreign(at, &tag))?;
+                    next.append(&layer).map_err(SignError::foreign(at, tag))?;
                     made.insert(layer).clone()
                 }
             };
             // Nothing made means: found.
             signatures.push((layer, made.is_none()));
         }
-        if next.layers().count() == before {
-            let location = standing.digest();
-            let placed = |(layer, reused)| (layer, Placed { location, reused });
-            let signatures = signatures.into_iter().map(placed).collect();
-            return Ok(Published { payload: Digest::of(&payload), signatures });
-        }
-        if attempt == ATTEMPTS {
-            break;
-        }
-        standing = write(run, &tag, &standing, next, attempt).await?;
+        let location = match next.layers().count() == before {
+            true => standing.digest(),
+            false => match write(run, tag, &standing, &next, payload).await? {
+                Written::Yes(location) => location,
+                Written::Changed => {
+                    run.note_other_writer(tag);
+                    pause(attempt).await;
+                    standing = Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await?;
+                    continue;
+                }
+            },
+        };
+        let placed = |(layer, reused)| (layer, Placed { location, reused });
+        let signatures = signatures.into_iter().map(placed).collect();
+        return Ok(Published { payload: Digest::of(&payload.bytes), signatures });
     }
-    Err(SignError::LostRace { tag, repository: at.to_string() })
+    Err(SignError::LostRace { tag: tag.to_owned(), repository: at.to_string() })
 }
 
-/// Writes the tag, if it stands as it stood, and returns what stands there afterwards.
+/// What became of a write.
+enum Written {
+    /// The manifest that stands at the tag.
+    Yes(Digest),
+    /// Another writer came between.
+    Changed,
+}
+
+/// Writes the tag, if it stands as it stood, and looks whether it stays.
 async fn write(
     run: &Run<'_>,
     tag: &str,
     standing: &Opened,
-    next: SignatureImage,
-    attempt: u32,
-) -> Result<Opened, SignError> {
+    next: &SignatureImage,
+    payload: &Payload,
+) -> Result<Written, SignError> {
     let at = run.storage();
     let encoded = next.encode();
-    run.store.put_blob(at, Bytes::from(encoded.config)).await?;
+    let config = async { Ok(run.store.put_blob(at, Bytes::from(encoded.config)).await?) };
+    tokio::try_join!(config, payload.upload(run))?;
     // The upload took a while. What is read here is as fresh as it can be, so that a writer who looks after his
     // own write sees ours.
-    let now = Standing::read(run.store, at, tag).await?;
-    if now.0 != standing.manifest {
-        run.note_other_writer(tag);
-        return now.open(run.store, at, tag).await;
+    if Standing::read(run.store, at, tag).await?.0 != standing.manifest {
+        return Ok(Written::Changed);
     }
     let manifest = Manifest { media_type: encoded.media_type, bytes: Bytes::from(encoded.manifest) };
-    run.store.put_manifest(at, tag, manifest.clone()).await.map_err(SignError::writing(at, tag))?;
-    let now = Standing::read(run.store, at, tag).await?;
-    if now.0.as_ref().is_some_and(|found| found.bytes == manifest.bytes) {
-        return Ok(Opened { image: next, manifest: Some(manifest) });
+    let ours = manifest.bytes.clone();
+    run.store.put_manifest(at, tag, manifest).await.map_err(SignError::writing(at, tag))?;
+    match Standing::read(run.store, at, tag).await?.0 {
+        Some(found) if found.bytes == ours => Ok(Written::Yes(Digest::of(&ours))),
+        _ => Ok(Written::Changed),
     }
-    run.note_other_writer(tag);
-    pause(attempt + 1).await;
-    Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await
 }
 
 /// Reads tag and payload back and checks each signature as it stands there.

@@ -40,14 +40,22 @@ struct Signature {
     placed: Placed,
 }
 
-/// Makes a bundle of every signer refer to the image.
+/// Makes a bundle of every signer refer to the image, and the fallback index name them where the registry lists none.
+///
+/// As with the `.sig` tag, two writers can remove each other's entries from that index, so it is read right before the
+/// write and after it.
 pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Descriptor) -> Result<Published, SignError> {
+    let ((), published) = tokio::try_join!(run.ensure_empty_config(), add(run, image))?;
+    Ok(published)
+}
+
+async fn add(run: &Run<'_>, image: &Descriptor) -> Result<Published, SignError> {
     let at = run.storage();
     let statement = bundle::signed_statement(&image.digest, run.annotations());
-    let (listing, ()) = tokio::try_join!(list(run.store, at, &image.digest), run.ensure_empty_config())?;
+    let listing = list(run.store, at, &image.digest).await?;
     let stored = fetch_bundles(run.store, at, &image.digest, listing.descriptors()).await?;
 
-    let mut signatures = Vec::new();
+    let (mut signatures, mut new) = (Vec::new(), Vec::new());
     for signer in run.signers {
         let reusable = stored.iter().find(|stored| is_by(stored, signer.as_ref(), run, &image.digest));
         signatures.push(match reusable {
@@ -55,22 +63,60 @@ pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Descriptor) -> Resul
                 let placed = Placed { location: entry.digest, reused: true };
                 Signature { entry: entry.clone(), bundle: *bundle, placed }
             }
-            None => push(run, image, signer.as_ref(), &statement).await?,
+            None => {
+                let (signature, manifest) = upload(run, image, signer.as_ref(), &statement).await?;
+                new.push((signature.entry.digest, manifest));
+                signature
+            }
         });
     }
+    // The header OCI-Subject of the answers isn't asked for: verifiers go by the referrers API alone.
+    let writing = new.into_iter().map(async |(digest, manifest)| {
+        run.store.put_manifest(at, &digest.to_string(), manifest).await.map_err(SignError::from)
+    });
+    let writing = futures_util::future::try_join_all(writing);
     let by_tag = match listing {
         Listing::Api(_) => {
-            wait_until_listed(run, image, &signatures).await?;
+            writing.await?;
             false
         }
-        Listing::Tag(mut index) => {
-            if !complete(&mut index, &signatures) {
-                write_index(run, &image.digest, &signatures).await?;
-            }
+        Listing::Tag(_) => {
+            let tag = image.digest.tag();
+            let (_, index) = tokio::try_join!(writing, read_index(run, &tag))?;
+            write_index(run, &tag, index, &signatures).await?;
             true
         }
     };
     Ok(Published { by_tag, signatures })
+}
+
+/// Makes the fallback index name every bundle, completely.
+async fn write_index(
+    run: &Run<'_>,
+    tag: &str,
+    mut index: FallbackIndex,
+    signatures: &[Signature],
+) -> Result<(), SignError> {
+    let at = run.storage();
+    for attempt in 1..=ATTEMPTS {
+        if complete(&mut index, signatures) {
+            return Ok(());
+        }
+        let manifest = Manifest { media_type: OCI_INDEX.to_owned(), bytes: Bytes::from(index.to_vec()) };
+        run.store.put_manifest(at, tag, manifest).await.map_err(SignError::writing(at, tag))?;
+        index = read_index(run, tag).await?;
+        if complete(&mut index.clone(), signatures) {
+            return Ok(());
+        }
+        run.note_other_writer(tag);
+        pause(attempt).await;
+        index = read_index(run, tag).await?;
+    }
+    Err(SignError::LostRace { tag: tag.to_owned(), repository: at.to_string() })
+}
+
+async fn read_index(run: &Run<'_>, tag: &str) -> Result<FallbackIndex, SignError> {
+    open_index(run.storage(), tag, run.store.get_manifest(run.storage(), tag).await?)
 }
 
 /// Reads each bundle back, from its listing on, and checks it.
@@ -87,7 +133,7 @@ pub(in crate::sign) async fn verify(
     let pairs = run.signers.iter().zip(&published.signatures);
     let checks = pairs.map(|(signer, signature)| check_one(run, signer.as_ref(), signature, &expected));
     let checks = futures_util::future::try_join_all(checks);
-    tokio::try_join!(checks, check_index(run, image, published)).map(|_| ())
+    tokio::try_join!(checks, check_listed(run, image, published)).map(|_| ())
 }
 
 async fn check_one(
@@ -112,15 +158,15 @@ async fn check_one(
     check::bundle(&found.bundle, &blob, expected, signer.verifier()).map(|_| ()).map_err(refused)
 }
 
-async fn check_index(run: &Run<'_>, image: &Digest, published: &Published) -> Result<(), SignError> {
+async fn check_listed(run: &Run<'_>, image: &Digest, published: &Published) -> Result<(), SignError> {
     if !published.by_tag {
-        return Ok(());
+        return wait_until_listed(run, image, &published.signatures).await;
     }
-    let (at, tag) = (run.storage(), image.tag());
-    let mut index = open_index(at, &tag, run.store.get_manifest(at, &tag).await?)?;
+    let tag = image.tag();
+    let mut index = read_index(run, &tag).await?;
     match complete(&mut index, &published.signatures) {
         true => Ok(()),
-        false => Err(SignError::LostRace { tag, repository: at.to_string() }),
+        false => Err(SignError::LostRace { tag, repository: run.storage().to_string() }),
     }
 }
 
@@ -140,49 +186,23 @@ fn is_by(stored: &Stored, signer: &dyn Signer, run: &Run<'_>, image: &Digest) ->
     is_sound && says_the_same()
 }
 
-async fn push(
+/// Signs, and uploads all that the referrer names; the referrer itself is returned.
+async fn upload(
     run: &Run<'_>,
     image: &Descriptor,
     signer: &dyn Signer,
     statement: &[u8],
-) -> Result<Signature, SignError> {
-    let at = run.storage();
+) -> Result<(Signature, Manifest), SignError> {
     let evidence = signer.sign(&bundle::message(statement)).await?;
     let blob = Bytes::from(bundle::encode(statement, &evidence));
     let created = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let referrer = referrer(image, &blob, bundle::SIGNED, &created);
     let bundle = Digest::of(&blob);
-    run.store.put_blob(at, blob).await?;
-    let digest = referrer.entry.digest;
+    let blob = async { Ok(run.store.put_blob(run.storage(), blob).await?) };
+    tokio::try_join!(blob, run.ensure_empty_config())?;
+    let placed = Placed { location: referrer.entry.digest, reused: false };
     let manifest = Manifest { media_type: OCI_MANIFEST.to_owned(), bytes: Bytes::from(referrer.manifest) };
-    // The header OCI-Subject of the answer isn't asked for: verifiers go by the referrers API alone.
-    run.store.put_manifest(at, &digest.to_string(), manifest).await?;
-    Ok(Signature { entry: referrer.entry, bundle, placed: Placed { location: digest, reused: false } })
-}
-
-/// Makes the fallback index name every bundle, completely. As with the `.sig` tag, two writers can remove each
-/// other's entries, so the tag is read right before the write and after it.
-async fn write_index(run: &Run<'_>, image: &Digest, signatures: &[Signature]) -> Result<(), SignError> {
-    let at = run.storage();
-    let tag = image.tag();
-    let read = async || {
-        let mut index = open_index(at, &tag, run.store.get_manifest(at, &tag).await?)?;
-        Ok::<_, SignError>((complete(&mut index, signatures), index))
-    };
-    for attempt in 0..=ATTEMPTS {
-        let (mut was_complete, mut index) = read().await?;
-        if !was_complete && attempt > 0 {
-            run.note_other_writer(&tag);
-            pause(attempt).await;
-            (was_complete, index) = read().await?;
-        }
-        if was_complete {
-            return Ok(());
-        }
-        let manifest = Manifest { media_type: OCI_INDEX.to_owned(), bytes: Bytes::from(index.to_vec()) };
-        run.store.put_manifest(at, &tag, manifest).await.map_err(SignError::writing(at, &tag))?;
-    }
-    Err(SignError::LostRace { tag, repository: at.to_string() })
+    Ok((Signature { entry: referrer.entry, bundle, placed }, manifest))
 }
 
 /// Adds what the index lacks of these signatures; returns whether it lacked nothing.
@@ -191,11 +211,7 @@ fn complete(index: &mut FallbackIndex, signatures: &[Signature]) -> bool {
 }
 
 /// Waits until the referrers API lists every bundle: some registries index after they answered.
-async fn wait_until_listed(
-    run: &Run<'_>,
-    image: &Descriptor,
-    signatures: &[Signature],
-) -> Result<(), SignError> {
+async fn wait_until_listed(run: &Run<'_>, image: &Digest, signatures: &[Signature]) -> Result<(), SignError> {
     let new: Vec<Digest> = signatures
         .iter()
         .filter(|signature| !signature.placed.reused)
@@ -206,7 +222,7 @@ async fn wait_until_listed(
         if new.is_empty() {
             return Ok(());
         }
-        let listed = run.store.referrers(at, &image.digest).await?.unwrap_or_default();
+        let listed = run.store.referrers(at, image).await?.unwrap_or_default();
         if new.iter().all(|digest| listed.iter().any(|listed| listed.digest == *digest)) {
             return Ok(());
         }
@@ -214,5 +230,5 @@ async fn wait_until_listed(
             pause(attempt).await;
         }
     }
-    Err(SignError::NotListed { referrer: new[0], image: image.digest, repository: at.to_string() })
+    Err(SignError::NotListed { referrer: new[0], image: *image, repository: at.to_string() })
 }
