@@ -19,4 +19,5 @@ pub mod registry;
 pub mod session;
 pub mod sign;
 pub mod task;
+pub mod tls;
 pub mod ui;

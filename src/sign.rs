@@ -8,6 +8,7 @@
 //! certificate are other kinds of it), a [`Store`] keeps them, a [`Verifier`] accepts them.
 //! [`verify_lines`] says which `cosign verify` accepts the result.
 
+pub mod http;
 pub mod key;
 
 mod advice;
