@@ -49,6 +49,10 @@ cluster: ## Start a real cluster with BuildKit and registries (PROVIDER=kind whe
 cluster-down: ## Stop it and leave nothing behind
 	PROVIDER=$(PROVIDER) hack/cluster/down.sh
 
+.PHONY: signing-services
+signing-services: ## Start Fulcio, Rekor and a timestamp authority beside the cluster
+	hack/cluster/signing.sh
+
 .PHONY: peers
 peers: ## Build the peers that the cluster and the tests need
 	hack/cluster/peers.sh

@@ -34,6 +34,7 @@ step "peers and cluster"
 PROVIDER="$PROVIDER" hack/cluster/up.sh
 # shellcheck disable=SC1091
 source target/cluster/env
+if [ "$PROVIDER" = local ]; then hack/cluster/signing.sh; fi
 
 step "format, lints, documentation, licences"
 cargo fmt --check -- --config-path hack

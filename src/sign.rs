@@ -18,6 +18,7 @@ mod error;
 mod evidence;
 mod json;
 mod legacy;
+mod log;
 mod payload;
 mod referrer;
 mod run;
@@ -30,7 +31,8 @@ mod verify;
 
 pub use advice::{CosignLine, RegistryAccess, VerifyLines, verify_lines};
 pub use error::SignError;
-pub use evidence::{Evidence, KeySigner, Material, Signer, SignerError, Verifier};
+pub use evidence::{Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier};
+pub use log::LogEntry;
 pub use scope::{Scope, ScopeError};
 pub use store::{Manifest, Store, StoreError};
 pub use verify::{AcceptedSignature, RefusedSignature, Verdict, VerifyRequest, verify_image};

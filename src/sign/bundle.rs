@@ -1,16 +1,17 @@
-//! Sigstore bundles v0.3 around in-toto statements: the only module that knows the `sigstore-*` crates.
+//! Sigstore bundles v0.3 around in-toto statements.
 //!
-//! Their types change from one minor release to the next, so nothing of them shows outside. The statement is
-//! written here because its type there has no place for the annotations of a subject.
+//! The types of the `sigstore-*` crates change from one minor release to the next, so nothing of them shows outside
+//! of `sign`. The statement is written here because its type there has no place for the annotations of a subject.
 
 use super::evidence::{Evidence, Material};
+use super::log::LogEntry;
 use super::payload::push_map;
 use crate::registry::Digest;
 use serde::Deserialize;
 use sigstore_bundle::{BundleV03, VerificationMaterialV03};
 use sigstore_types::{
     Bundle, DerCertificate, DsseEnvelope, DsseSignature, KeyId, MediaType, PayloadBytes, SignatureBytes,
-    SignatureContent, VerificationMaterialContent,
+    SignatureContent, TimestampToken, VerificationMaterialContent,
 };
 use std::collections::BTreeMap;
 
@@ -48,14 +49,20 @@ pub(super) fn message(statement: &[u8]) -> Vec<u8> {
 pub(super) fn encode(statement: &[u8], evidence: &Evidence) -> Vec<u8> {
     let material = match &evidence.material {
         Material::PublicKey { hint } => VerificationMaterialV03::PublicKey { hint: hint.clone() },
-        Material::Certificate { leaf } => {
+        Material::Certificate { leaf, .. } => {
             VerificationMaterialV03::Certificate(DerCertificate::from_bytes(leaf))
         }
     };
     let signature = DsseSignature::new(SignatureBytes::from_bytes(&evidence.signature), KeyId::default());
     let envelope = DsseEnvelope::new(STATEMENT, PayloadBytes::from_bytes(statement), signature);
-    let bundle = BundleV03::new(material, SignatureContent::DsseEnvelope(envelope)).into_bundle();
-    let mut json = serde_json::to_value(bundle).expect("strings and bytes always serialise");
+    let mut bundle = BundleV03::new(material, SignatureContent::DsseEnvelope(envelope));
+    for entry in &evidence.logged {
+        bundle = bundle.with_tlog_entry(entry.inner().clone());
+    }
+    for timestamp in &evidence.timestamps {
+        bundle = bundle.with_rfc3161_timestamp(TimestampToken::from_bytes(timestamp));
+    }
+    let mut json = serde_json::to_value(bundle.into_bundle()).expect("strings and bytes always serialise");
     if let Some(material) = json["verificationMaterial"].as_object_mut() {
         material.retain(|_, value| match value {
             serde_json::Value::Array(entries) => !entries.is_empty(),
@@ -102,7 +109,7 @@ pub(super) fn open(json: &[u8]) -> Result<Opened, BundleError> {
     let material = match bundle.verification_material.content {
         VerificationMaterialContent::PublicKey(key) => Material::PublicKey { hint: key.hint },
         VerificationMaterialContent::Certificate(certificate) => {
-            Material::Certificate { leaf: certificate.raw_bytes.into_bytes() }
+            Material::Certificate { leaf: certificate.raw_bytes.into_bytes(), chain: Vec::new() }
         }
         _ => return Err(BundleError::Content("it has a certificate chain, which v0.3 forbids")),
     };
@@ -112,8 +119,12 @@ pub(super) fn open(json: &[u8]) -> Result<Opened, BundleError> {
     if envelope.payload_type != STATEMENT {
         return Err(BundleError::Content("its payload is not an in-toto statement"));
     }
-    let signature = envelope.signature.sig.into_bytes();
-    Ok(Opened { statement: envelope.payload.into_bytes(), evidence: Evidence { signature, material } })
+    let mut evidence = Evidence::new(envelope.signature.sig.into_bytes(), material);
+    let logged = bundle.verification_material.tlog_entries.into_iter();
+    evidence.logged = logged.map(|entry| LogEntry::new(entry, None)).collect();
+    let timestamps = bundle.verification_material.timestamp_verification_data.rfc3161_timestamps;
+    evidence.timestamps = timestamps.into_iter().map(|one| one.signed_timestamp.into_bytes()).collect();
+    Ok(Opened { statement: envelope.payload.into_bytes(), evidence })
 }
 
 /// What a statement claims.
@@ -184,12 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn evidence_that_we_do_not_write_yet_is_read() {
+    fn logged_and_timestamped_evidence_is_written_as_it_was_read() {
         let key = PublicKey::from_pem(fixture!("cosign.pub")).unwrap();
         let logged = open(fixture!("bundle-key-rekorv2.json")).unwrap();
         assert!(key.verify(&message(&logged.statement), &logged.evidence.signature).is_some());
         let keyless = open(fixture!("bundle-keyless-rekorv2-tsa.json")).unwrap();
         assert!(matches!(keyless.evidence.material, Material::Certificate { .. }));
+        assert_eq!((keyless.evidence.logged.len(), keyless.evidence.timestamps.len()), (1, 1));
+        for opened in [logged, keyless] {
+            let again = open(&encode(&opened.statement, &opened.evidence)).unwrap();
+            assert_eq!(again.evidence, opened.evidence);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether one stored signature is good: pure, over bytes as a stranger reads them.
 
 use super::bundle;
-use super::evidence::Verifier;
+use super::evidence::{Content, Verifier};
 use super::legacy::Layer;
 use super::payload;
 use crate::registry::Digest;
@@ -45,7 +45,7 @@ pub(super) fn layer(
     }
     let evidence =
         layer.evidence().ok_or_else(|| "its signature annotation is missing or no base64".to_owned())?;
-    verifier.verify(blob, &evidence)?;
+    verifier.verify(Content::Payload(blob), &evidence)?;
     let claims =
         payload::parse(blob).map_err(|error| format!("its payload is no simple signing: {error}"))?;
     if claims.kind != payload::IMAGE_SIGNATURE {
@@ -78,7 +78,7 @@ pub(super) fn bundle(
         return Err(format!("its bundle is not the content of {digest}"));
     }
     let opened = bundle::open(blob).map_err(|error| error.to_string())?;
-    verifier.verify(&bundle::message(&opened.statement), &opened.evidence)?;
+    verifier.verify(Content::Statement(&opened.statement), &opened.evidence)?;
     let statement = bundle::Statement::parse(&opened.statement).map_err(|error| error.to_string())?;
     if statement.predicate_type != bundle::SIGNED {
         return Err(format!("it is a `{}`, not a signature", statement.predicate_type));

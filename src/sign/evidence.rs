@@ -1,17 +1,50 @@
 //! The seams: who signs, what a signature comes with, who verifies.
 
+use super::bundle;
 use super::key::{Hash, KeyKind, PrivateKey, PublicKey};
+use super::log::LogEntry;
 use async_trait::async_trait;
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
 
+/// What is signed. Logs and verifiers treat the two kinds differently, so they are told apart down to the signer.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// A simple-signing payload, signed as it stands.
+    Payload(&'a [u8]),
+    /// An in-toto statement, signed within a DSSE envelope.
+    Statement(&'a [u8]),
+}
+
+impl<'a> Content<'a> {
+    /// Returns the bytes that the signature covers.
+    pub fn message(self) -> Cow<'a, [u8]> {
+        match self {
+            Self::Payload(bytes) => Cow::Borrowed(bytes),
+            Self::Statement(bytes) => Cow::Owned(bundle::message(bytes)),
+        }
+    }
+}
+
 /// A signature with what a verifier needs beside the trust root.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
     /// The signature in the form that verifiers of images expect: ECDSA as DER, RSA and Ed25519 bare.
     pub signature: Vec<u8>,
     /// Whose signature it is.
     pub material: Material,
+    /// Where transparency logs have it.
+    pub logged: Vec<LogEntry>,
+    /// RFC 3161 responses over the signature, DER.
+    pub timestamps: Vec<Vec<u8>>,
+}
+
+impl Evidence {
+    /// Returns a signature that no log and no clock has seen.
+    pub fn new(signature: Vec<u8>, material: Material) -> Self {
+        Self { signature, material, logged: Vec::new(), timestamps: Vec::new() }
+    }
 }
 
 /// What names the signing key.
@@ -27,6 +60,8 @@ pub enum Material {
     Certificate {
         /// The leaf, DER.
         leaf: Vec<u8>,
+        /// What signed it, up to the root, DER. Bundles carry none of it: their verifiers have it already.
+        chain: Vec<Vec<u8>>,
     },
 }
 
@@ -43,8 +78,8 @@ pub trait Signer: Send + Sync {
     /// an earlier signature over the same content is found and kept instead of being made once more.
     fn public_key(&self) -> Option<&PublicKey>;
 
-    /// Signs these bytes (the message itself, not its hash).
-    async fn sign(&self, message: &[u8]) -> Result<Evidence, SignerError>;
+    /// Signs this content: the bytes of [`Content::message`], not their hash.
+    async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError>;
 }
 
 /// Why a signer did not sign; the text names provider and call.
@@ -60,25 +95,26 @@ pub struct SignerError {
 
 /// Accepts or refuses signatures.
 pub trait Verifier: Send + Sync {
-    /// Returns whether the evidence is a signature over these bytes by whom this verifier stands for.
+    /// Returns whether the evidence is a signature over this content by whom this verifier stands for.
     ///
     /// # Errors
     /// Why not, in words.
-    fn verify(&self, message: &[u8], evidence: &Evidence) -> Result<(), String>;
+    fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String>;
 }
 
 impl Verifier for PublicKey {
-    fn verify(&self, message: &[u8], evidence: &Evidence) -> Result<(), String> {
-        match (&evidence.material, self.verify(message, &evidence.signature)) {
-            (Material::Certificate { .. }, _) => {
-                Err("it was made with a certificate, not with a key".to_owned())
-            }
-            (_, Some(Hash::Sha256 | Hash::OfCurve)) => Ok(()),
+    fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {
+        // Beside a `.sig` signature a certificate doesn't hinder a verifier that has the key, as with cosign.
+        if let (Content::Statement(_), Material::Certificate { .. }) = (content, &evidence.material) {
+            return Err("it was made with a certificate, not with a key".to_owned());
+        }
+        match self.verify(&content.message(), &evidence.signature) {
+            Some(Hash::Sha256 | Hash::OfCurve) => Ok(()),
             // cosign signs Ed25519 pre-hashed, which neither our provider nor `cosign verify` can check.
-            (_, None) if self.kind() == KeyKind::Ed25519 => {
+            None if self.kind() == KeyKind::Ed25519 => {
                 Err("it is not a (pure) Ed25519 signature of this key over this content".to_owned())
             }
-            (_, None) => Err("it is not a signature of this key over this content".to_owned()),
+            None => Err("it is not a signature of this key over this content".to_owned()),
         }
     }
 }
@@ -111,12 +147,12 @@ impl Signer for KeySigner {
         Some(self.key.public())
     }
 
-    async fn sign(&self, message: &[u8]) -> Result<Evidence, SignerError> {
+    async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
         // A few milliseconds at most (RSA 8192 takes about 20), so it stays on this thread.
         let signature = self
             .key
-            .sign(message)
+            .sign(&content.message())
             .map_err(|error| SignerError { signer: self.name.clone(), source: Box::new(error) })?;
-        Ok(Evidence { signature, material: Material::PublicKey { hint: self.key.public().hint() } })
+        Ok(Evidence::new(signature, Material::PublicKey { hint: self.key.public().hint() }))
     }
 }

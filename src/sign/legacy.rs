@@ -12,6 +12,7 @@ pub(super) use read::{BLOB_LIMIT, Standing};
 
 use super::evidence::{Evidence, Material};
 use super::json::{Object, raw};
+use super::log::LogEntry;
 use super::payload;
 use crate::registry::Digest;
 use base64::Engine as _;
@@ -26,6 +27,9 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
+const CHAIN: &str = "dev.sigstore.cosign/chain";
+const LOGGED: &str = "dev.sigstore.cosign/bundle";
+const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
 /// Go's zero time, which cosign writes so that equal signatures give equal images.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 /// cosign reads no more layers than this (`pkg/oci/signatures.go`, its limit against endless manifests).
@@ -74,10 +78,18 @@ impl Layer {
     /// Returns the layer for a signature over this payload.
     pub(super) fn new(payload: &[u8], evidence: &Evidence) -> Self {
         let mut annotations = BTreeMap::from([(SIGNATURE.to_owned(), STANDARD.encode(&evidence.signature))]);
-        if let Material::Certificate { leaf } = &evidence.material {
-            let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-            let text = pem::encode_config(&pem::Pem::new("CERTIFICATE", leaf.as_slice()), config);
-            annotations.insert(CERTIFICATE.to_owned(), text);
+        if let Material::Certificate { leaf, chain } = &evidence.material {
+            annotations.insert(CERTIFICATE.to_owned(), certificate_pem(leaf));
+            // Written also where it is empty, as cosign does.
+            annotations.insert(CHAIN.to_owned(), chain.iter().map(|der| certificate_pem(der)).collect());
+        }
+        if let Some(logged) = evidence.logged.iter().find_map(LogEntry::to_annotation) {
+            annotations.insert(LOGGED.to_owned(), logged);
+        }
+        if let Some(timestamp) = evidence.timestamps.first() {
+            let timestamp = TimestampJson { response: STANDARD.encode(timestamp) };
+            let text = serde_json::to_string(&timestamp).expect("a string always serialises");
+            annotations.insert(TIMESTAMP.to_owned(), text);
         }
         Self {
             media_type: payload::MEDIA_TYPE.to_owned(),
@@ -92,12 +104,26 @@ impl Layer {
         self.media_type == payload::MEDIA_TYPE
     }
 
-    /// Returns what the annotations hold; `None` where there is no readable signature.
-    ///
-    /// A certificate beside a signature doesn't hinder a verifier that has the key, as with cosign.
+    /// Returns what the annotations hold; `None` where there is no readable signature. What else can't be read is
+    /// left out: a verifier that needs it misses it.
     pub(super) fn evidence(&self) -> Option<Evidence> {
         let signature = STANDARD.decode(self.annotations.get(SIGNATURE)?).ok()?;
-        Some(Evidence { signature, material: Material::PublicKey { hint: String::new() } })
+        let certificates = |name| {
+            let text = self.annotations.get(name).map(String::as_str).unwrap_or_default();
+            let blocks = pem::parse_many(text).unwrap_or_default();
+            blocks.into_iter().map(pem::Pem::into_contents).collect::<Vec<_>>()
+        };
+        let material = match certificates(CERTIFICATE).into_iter().next() {
+            Some(leaf) => Material::Certificate { leaf, chain: certificates(CHAIN) },
+            None => Material::PublicKey { hint: String::new() },
+        };
+        let mut evidence = Evidence::new(signature, material);
+        evidence.logged.extend(self.annotations.get(LOGGED).and_then(|text| LogEntry::from_annotation(text)));
+        let timestamp = self.annotations.get(TIMESTAMP).and_then(|text| {
+            STANDARD.decode(serde_json::from_str::<TimestampJson>(text).ok()?.response).ok()
+        });
+        evidence.timestamps.extend(timestamp);
+        Some(evidence)
     }
 
     /// Whether `other` adds nothing but another signature over the same payload: the same blob, and no
@@ -110,6 +136,17 @@ impl Layer {
                 .iter()
                 .all(|(key, value)| key == SIGNATURE || self.annotations.get(key) == Some(value))
     }
+}
+
+#[derive(Serialize, Deserialize)]
+struct TimestampJson {
+    #[serde(rename = "SignedRFC3161Timestamp")]
+    response: String,
+}
+
+fn certificate_pem(der: &[u8]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }
 
 /// A `.sig` image as it stands in a registry, or as it will.
@@ -266,7 +303,7 @@ mod tests {
 
     fn layer(signature: &[u8]) -> Layer {
         let material = Material::PublicKey { hint: String::new() };
-        Layer::new(b"payload", &Evidence { signature: signature.to_vec(), material })
+        Layer::new(b"payload", &Evidence::new(signature.to_vec(), material))
     }
 
     #[test]
@@ -292,6 +329,22 @@ mod tests {
         assert_eq!(layer.digest, Digest::of(payload));
         let key = PublicKey::from_pem(fixture!("cosign.pub")).unwrap();
         assert_eq!(key.verify(payload, &layer.evidence().unwrap().signature), Some(Hash::Sha256));
+    }
+
+    #[test]
+    fn a_keyless_layer_is_written_as_it_was_read() {
+        let manifest = fixture!("legacy-keyless-manifest-rekorv1-emulator.json");
+        let layers = SignatureImage::layers_of(manifest).unwrap();
+        let evidence = layers[0].evidence().unwrap();
+        assert!(matches!(evidence.material, Material::Certificate { .. }));
+        assert_eq!(evidence.logged.len(), 1);
+        let mut timestamped = evidence.clone();
+        timestamped.timestamps.push(vec![0x30, 0]);
+        for evidence in [evidence, timestamped] {
+            assert_eq!(Layer::new(b"payload", &evidence).evidence().unwrap(), evidence);
+        }
+        let ours = Layer::new(b"payload", &layers[0].evidence().unwrap());
+        assert_eq!(ours.annotations, layers[0].annotations);
     }
 
     #[test]

@@ -326,8 +326,8 @@ impl Signer for Liar {
         self.0.public_key()
     }
 
-    async fn sign(&self, _: &[u8]) -> Result<Evidence, SignerError> {
-        self.0.sign(b"something else").await
+    async fn sign(&self, _: Content<'_>) -> Result<Evidence, SignerError> {
+        self.0.sign(Content::Payload(b"something else")).await
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Layer, SignatureImage, tag};
 use crate::registry::Digest;
 use crate::sign::check;
 use crate::sign::error::SignError;
-use crate::sign::evidence::Signer;
+use crate::sign::evidence::{Content, Signer};
 use crate::sign::key::Hash;
 use crate::sign::pause;
 use crate::sign::payload;
@@ -75,7 +75,9 @@ async fn add(run: &Run<'_>, tag: &str, payload: &Payload) -> Result<Published, S
                 None => {
                     let layer = match made.take() {
                         Some(layer) => layer,
-                        None => Layer::new(&payload.bytes, &signer.sign(&payload.bytes).await?),
+                        None => {
+                            Layer::new(&payload.bytes, &signer.sign(Content::Payload(&payload.bytes)).await?)
+                        }
                     };
                     next.append(&layer).map_err(SignError::foreign(at, tag))?;
                     made.insert(layer).clone()

@@ -6,7 +6,7 @@ use crate::registry::{Descriptor, Digest};
 use crate::sign::bundle;
 use crate::sign::check::{self, Expected};
 use crate::sign::error::SignError;
-use crate::sign::evidence::{Material, Signer};
+use crate::sign::evidence::{Content, Material, Signer};
 use crate::sign::key::Hash;
 use crate::sign::pause;
 use crate::sign::run::{Placed, Run};
@@ -193,7 +193,7 @@ async fn upload(
     signer: &dyn Signer,
     statement: &[u8],
 ) -> Result<(Signature, Manifest), SignError> {
-    let evidence = signer.sign(&bundle::message(statement)).await?;
+    let evidence = signer.sign(Content::Statement(statement)).await?;
     let blob = Bytes::from(bundle::encode(statement, &evidence));
     let created = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let referrer = referrer(image, &blob, bundle::SIGNED, &created);

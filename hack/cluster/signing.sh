@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Starts the signing services beside the running cluster, or finds them well:
+# Fulcio (a certificate authority of its own, no CT log), Rekor v2 and an
+# RFC 3161 timestamp authority; the cluster's API server is the token issuer.
+# They run in the cluster's network namespace, on the address that pods reach
+# too, and end with it (`make cluster-down`). Writes target/cluster/signing-env.
+set -euo pipefail
+SELF=signing
+. "$(dirname -- "$0")/lib.sh"
+ENV_FILE=$REPO/target/cluster/env
+[[ -e $ENV_FILE ]] || die "no cluster: $ENV_FILE is not there; start one with 'make cluster'"
+. "$ENV_FILE"
+[[ $CLUSTER_PROVIDER == local ]] || die "the signing services run beside the local provider only"
+. "$HERE/local.sh"
+# The cluster may be another checkout's whose target/cluster this one links to.
+LOGS=$CLUSTER_LOGS PIDS=$CLUSTER_PIDS STATE=${CLUSTER_LOGS%/logs} NETNS_FILE=${CLUSTER_RUN#nsenter --net=}
+DIR=$STATE/signing
+
+FULCIO_URL=http://$CLIENT_ADDRESS:5555
+REKOR_URL=http://$CLIENT_ADDRESS:5611
+TSA_URL=http://$CLIENT_ADDRESS:5610/api/v1/timestamp
+OIDC_ISSUER=$APISERVER
+# A second issuer, for tokens that no API server makes: tests serve it themselves, with this key.
+TEST_ISSUER=http://$CLIENT_ADDRESS:5621
+TEST_ISSUER_KEY=$DIR/issuer.pem
+TRUSTED_ROOT=$DIR/trusted-root.json
+SIGNING_CONFIG=$DIR/signing-config.json
+START=2026-01-01T00:00:00Z
+
+answers() { [[ $(in_netns curl -s -o /dev/null -w '%{http_code}' --max-time 3 "$1") == 200 ]]; }
+fulcio_ready() { answers "$FULCIO_URL/api/v2/trustBundle"; }
+rekor_ready() { answers "$REKOR_URL/healthz"; }
+timestamp_ready() { answers "$TSA_URL/certchain"; }
+
+keys() {
+  (
+    umask 077
+    mkdir -p "$DIR/rekor"
+    cd "$DIR"
+    openssl rand -hex 16 >fulcio.password
+    openssl ecparam -name prime256v1 -genkey -noout -out fulcio.plain
+    openssl pkcs8 -topk8 -v2 aes-256-cbc -in fulcio.plain -out fulcio.key -passout file:fulcio.password
+    openssl req -x509 -new -key fulcio.plain -subj '/O=local/CN=fulcio-root' -days 3650 -out fulcio.crt \
+      -addext basicConstraints=critical,CA:TRUE,pathlen:1 -addext keyUsage=critical,keyCertSign,cRLSign
+    rm fulcio.plain
+    openssl genpkey -algorithm ed25519 -out rekor.key
+    openssl pkey -in rekor.key -pubout -out rekor.pub
+    openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out issuer.pem
+  ) >"$LOGS/signing-keys.log" 2>&1 || { tail -n 20 "$LOGS/signing-keys.log" >&2; die "openssl failed"; }
+  touch "$DIR/complete"
+}
+
+services_start() {
+  # Issuers: the cluster, whose tokens name service accounts, and the tests'.
+  cat >"$DIR/fulcio.yaml" <<YAML
+oidc-issuers:
+  $OIDC_ISSUER: {issuer-url: "$OIDC_ISSUER", client-id: sigstore, type: kubernetes}
+  $TEST_ISSUER: {issuer-url: "$TEST_ISSUER", client-id: sigstore, type: email}
+YAML
+  spawn fulcio -- env SSL_CERT_FILE="$CLUSTER_CA" "$PEERS/fulcio" serve --host "$CLIENT_ADDRESS" --port 5555 \
+    --grpc-host 127.0.0.1 --grpc-port 5554 --metrics-port 5557 --config-path "$DIR/fulcio.yaml" --ct-log-url= \
+    --ca fileca --fileca-cert "$DIR/fulcio.crt" --fileca-key "$DIR/fulcio.key" \
+    --fileca-key-passwd "$(cat "$DIR/fulcio.password")" --fileca-watch=false
+  spawn rekor -- "$PEERS/rekor-server-posix" serve --http-address "$CLIENT_ADDRESS" --http-port 5611 \
+    --grpc-address 127.0.0.1 --grpc-port 5612 --http-metrics-port 5613 --hostname "$CLIENT_ADDRESS" \
+    --storage-dir "$DIR/rekor" --signer-filepath "$DIR/rekor.key" --checkpoint-interval 1s
+  # Its key lives in its memory: each start has a chain of its own.
+  alive timestamp-server || rm -f "$TRUSTED_ROOT"
+  spawn timestamp-server -- "$PEERS/timestamp-server" serve --host "$CLIENT_ADDRESS" --port 5610 \
+    --timestamp-signer memory --disable-ntp-monitoring
+  until_ok 30 Fulcio fulcio_ready || { tail -n 5 "$LOGS/fulcio.log" >&2; exit 1; }
+  until_ok 30 Rekor rekor_ready || { tail -n 5 "$LOGS/rekor.log" >&2; exit 1; }
+  until_ok 30 "the timestamp authority" timestamp_ready || { tail -n 5 "$LOGS/timestamp-server.log" >&2; exit 1; }
+}
+
+# What clients trust and where they go, in the formats of sigstore.
+documents() {
+  [[ ! -e $TRUSTED_ROOT ]] || return 0
+  in_netns curl -sf --max-time 5 "$TSA_URL/certchain" >"$DIR/timestamp.pem"
+  "$PEERS/cosign" trusted-root create --out "$TRUSTED_ROOT" \
+    --fulcio="url=$FULCIO_URL,certificate-chain=$DIR/fulcio.crt" \
+    --rekor="url=$REKOR_URL,public-key=$DIR/rekor.pub,start-time=$START,origin=$CLIENT_ADDRESS" \
+    --tsa="url=$TSA_URL,certificate-chain=$DIR/timestamp.pem"
+  "$PEERS/cosign" signing-config create --out "$SIGNING_CONFIG" \
+    --fulcio="url=$FULCIO_URL,api-version=1,start-time=$START,operator=local" \
+    --oidc-provider="url=$OIDC_ISSUER,api-version=1,start-time=$START,operator=local" \
+    --rekor="url=$REKOR_URL,api-version=2,start-time=$START,operator=local" --rekor-config=ANY \
+    --tsa="url=$TSA_URL,api-version=1,start-time=$START,operator=local" --tsa-config=ANY
+}
+
+write_env() {
+  local name
+  {
+    echo "# Made by hack/cluster/signing.sh; source it from a shell."
+    for name in FULCIO_URL REKOR_URL TSA_URL OIDC_ISSUER TEST_ISSUER TEST_ISSUER_KEY TRUSTED_ROOT SIGNING_CONFIG; do
+      printf 'export %s=%s\n' "$name" "${!name@Q}"
+    done
+  } >"$REPO/target/cluster/.signing-env.$$"
+  mv "$REPO/target/cluster/.signing-env.$$" "$REPO/target/cluster/signing-env"
+}
+
+((EUID == 0)) || die "the services run in the cluster's network namespace, which needs root: run it with sudo"
+need_packages openssl=openssl curl=curl nsenter=util-linux
+"$HERE/peers.sh" fulcio rekor-tiles timestamp cosign3
+lock 600
+[[ -e $DIR/complete ]] || keys
+services_start
+documents
+write_env
+say "ready: source $REPO/target/cluster/signing-env"
