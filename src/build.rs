@@ -6,15 +6,23 @@
 mod credentials;
 pub mod error;
 pub mod finish;
+mod join;
 pub mod outcome;
+mod part;
+pub mod placement;
 pub mod plan;
 pub mod preflight;
 pub mod reach;
 pub mod request;
 mod run;
+mod settle;
+mod sites;
 mod store;
 
 pub use error::BuildError;
+pub use join::JoinError;
 pub use outcome::{BuildOutcome, Unfinished};
+pub use part::Site;
 pub use request::BuildRequest;
 pub use run::{Deps, run};
+pub use sites::{SitesError, sites};

@@ -32,7 +32,8 @@ pub mod builder {
     pub use super::list::{Listed, ListedPod, list};
     pub use super::manifest::{DEFAULT_IMAGE, DEFAULT_NAME, Mode, ModeChoice, ModeError};
     pub use super::provision::{
-        Builder, BuilderSpec, Created, Found, NAME_LIMIT, PodRef, create, ensure, find, registries, remove,
+        Builder, BuilderSpec, Created, Found, NAME_LIMIT, NodeRef, PodRef, create, ensure, find, nodes,
+        registries, remove,
     };
 }
 

@@ -4,6 +4,7 @@
 //! This module uses no other module of ours.
 
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 
@@ -109,28 +110,70 @@ pub enum Event {
     Note(String),
 }
 
+impl Event {
+    /// Daemons know nothing of one another: the same step of two has the same id.
+    fn in_lane(mut self, lane: &str) -> Self {
+        match &mut self {
+            Self::Step { id, name, .. } => {
+                id.0 = format!("{lane}:{}", id.0);
+                *name = lane_name(lane, name);
+            }
+            Self::Counter { id, .. } | Self::Output { id, .. } | Self::Warning { id, .. } => {
+                id.0 = format!("{lane}:{}", id.0);
+            }
+            Self::Note(_) => {}
+        }
+        self
+    }
+}
+
+/// Puts the lane into the brackets that a step's name begins with, as docker does with a node's name, unless a platform
+/// stands there.
+fn lane_name(lane: &str, name: &str) -> String {
+    let Some(inside) = name.strip_prefix('[') else { return format!("[{lane}] {name}") };
+    let first = inside.split([' ', ']']).next().unwrap_or_default();
+    let system = first.split_once('/').map_or("", |(system, _)| system);
+    if !system.is_empty() && system.chars().all(|c| c.is_ascii_alphabetic()) {
+        return name.to_owned();
+    }
+    format!("[{lane} {inside}")
+}
+
 /// The handle that producers hold. Cheap to clone; sending never blocks and never fails.
 ///
 /// The channel is unbounded because the display task folds events at once, whatever the terminal does: a slow
 /// terminal must never hold up the status stream, which shares its connection with the file transfer.
 #[derive(Clone, Debug, Default)]
-pub struct Events(Option<mpsc::UnboundedSender<Event>>);
+pub struct Events {
+    sender: Option<mpsc::UnboundedSender<Event>>,
+    /// Whose steps these are, where several builders tell theirs at once.
+    lane: Option<Arc<str>>,
+}
 
 impl Events {
     /// Returns a handle and the end that a display reads.
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(Some(sender)), receiver)
+        (Self { sender: Some(sender), lane: None }, receiver)
     }
 
     /// Returns a handle that nobody listens to.
     pub fn off() -> Self {
-        Self(None)
+        Self::default()
+    }
+
+    /// Returns a handle for one of several builders: its steps are told apart by this name.
+    pub fn lane(&self, name: &str) -> Self {
+        Self { sender: self.sender.clone(), lane: Some(name.into()) }
     }
 
     /// Sends one event; a no-op when nobody listens any more.
     pub fn send(&self, event: Event) {
-        if let Some(sender) = &self.0 {
+        if let Some(sender) = &self.sender {
+            let event = match &self.lane {
+                Some(lane) => event.in_lane(lane),
+                None => event,
+            };
             // A closed display is not a reason to fail a build.
             let _closed = sender.send(event);
         }
@@ -216,6 +259,35 @@ mod tests {
         let (events, receiver) = Events::channel();
         drop(receiver);
         events.step("push", "pushing").done();
+    }
+
+    #[test]
+    fn lanes_tell_the_same_step_of_two_builders_apart() {
+        let (events, mut receiver) = Events::channel();
+        for lane in ["amd64", "arm64"] {
+            events.lane(lane).step("x", "[internal] load").line("text");
+        }
+        let ids = std::iter::from_fn(|| receiver.try_recv().ok()).map(|event| match event {
+            Event::Step { id, name, .. } => format!("{} {name}", id.0),
+            Event::Output { id, .. } => id.0,
+            other => panic!("unexpected {other:?}"),
+        });
+        let ids: std::collections::BTreeSet<String> = ids.collect();
+        let expected = [
+            "amd64:client:x",
+            "amd64:client:x [amd64 internal] load",
+            "arm64:client:x",
+            "arm64:client:x [arm64 internal] load",
+        ];
+        assert_eq!(ids.into_iter().collect::<Vec<_>>(), expected);
+        for (name, shown) in [
+            ("exporting", "[arm64] exporting"),
+            ("[1/2] FROM x", "[arm64 1/2] FROM x"),
+            ("[build 1/2] RUN x", "[arm64 build 1/2] RUN x"),
+            ("[linux/arm64 1/2] RUN x", "[linux/arm64 1/2] RUN x"),
+        ] {
+            assert_eq!(lane_name("arm64", name), shown);
+        }
     }
 
     #[test]

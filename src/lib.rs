@@ -2,10 +2,10 @@
 //!
 //! Directions (left knows right): `main → commands → config → cli`, `commands → ui → event`,
 //! `commands → build → {buildkit, session, cluster, registry, sign} → event`. The neighbours in the braces do
-//! not import one another, save for plain values ([`registry::Reference`], [`registry::Digest`]); the lines
-//! that join two of them live in `build`. `config` turns `cli`'s strings into the values that `build` and these
-//! neighbours take, and knows them for that alone. Only `ui` prints, only `config` reads the environment, only
-//! `task` spawns.
+//! not import one another, save for plain values ([`registry::Reference`], [`registry::Digest`],
+//! [`image::Platform`]); the lines that join two of them live in `build`. `config` turns `cli`'s strings into the
+//! values that `build` and these neighbours take, and knows them for that alone. Only `ui` prints, only `config`
+//! reads the environment, only `task` spawns.
 
 pub mod build;
 pub mod buildkit;
@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod event;
+pub mod image;
 pub mod pb;
 pub mod registry;
 pub mod session;

@@ -20,12 +20,19 @@ pub enum Cause {
 pub struct Cancel {
     token: CancellationToken,
     cause: Arc<OnceLock<Cause>>,
+    parent: Option<Arc<Self>>,
 }
 
 impl Cancel {
     /// Returns one that nothing has cancelled yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns one that ends with this one, and can be cancelled alone.
+    pub fn child(&self) -> Self {
+        let parent = Some(Arc::new(self.clone()));
+        Self { token: self.token.child_token(), cause: Arc::default(), parent }
     }
 
     /// Cancels; only the first cause is kept.
@@ -36,7 +43,7 @@ impl Cancel {
 
     /// Returns the cause, once cancelled.
     pub fn cause(&self) -> Option<Cause> {
-        self.cause.get().copied()
+        self.parent.as_ref().and_then(|parent| parent.cause()).or(self.cause.get().copied())
     }
 
     /// Completes when cancelled, with the cause.
@@ -120,6 +127,17 @@ mod tests {
         cancel.cancel(Cause::Terminate);
         cancel.cancel(Cause::Interrupt);
         assert_eq!(cancel.guard(std::future::pending::<()>()).await, Err(Cause::Terminate));
+    }
+
+    #[tokio::test]
+    async fn a_child_ends_alone_or_with_its_parent() {
+        let parent = Cancel::new();
+        let (one, other) = (parent.child(), parent.child());
+        one.cancel(Cause::Terminate);
+        assert_eq!(one.cancelled().await, Cause::Terminate);
+        assert_eq!((parent.cause(), other.cause()), (None, None));
+        parent.cancel(Cause::Interrupt);
+        assert_eq!(other.cancelled().await, Cause::Interrupt);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ case ${PROVIDER:-local} in
   kind) exec "$HERE/kind.sh" up ;;
   *) die "PROVIDER is '$PROVIDER'; it can be local or kind" ;;
 esac
-for part in local images network pki control node registries env; do . "$HERE/$part.sh"; done
+for part in local images network pki control node registries emulation env; do . "$HERE/$part.sh"; done
 
 # What runs where; the order is the order of starting.
 DAEMONS=(etcd apiserver controller-manager scheduler kube-proxy coredns registry-plain registry-tls registry-referrers)
@@ -101,12 +101,14 @@ up() {
       "$HERE/down.sh" --locked
       lock 600
     elif healthy; then
+      emulation_up
       write_env
       say "up already: source $TARGET/env"
       return
     fi
   fi
   SECONDS=0
+  emulation_up
   images_build
   start
   write_env

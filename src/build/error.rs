@@ -1,7 +1,9 @@
 //! Why a build did not come to its end.
 
 use super::finish::FinishError;
+use super::join::JoinError;
 use super::outcome::Unfinished;
+use super::placement::Unplaced;
 use super::preflight::PreflightError;
 use super::reach::ReachError;
 use crate::buildkit::Lost;
@@ -17,6 +19,9 @@ pub enum BuildError {
     /// A key or a registry would have failed it at the end.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
+    /// A platform that nothing builds.
+    #[error(transparent)]
+    Platform(#[from] Box<Unplaced>),
     /// No builder.
     #[error(transparent)]
     Reach(#[from] ReachError),
@@ -41,6 +46,18 @@ pub enum BuildError {
         #[source]
         source: Lost,
     },
+    /// One of several builders failed; the others were stopped.
+    #[error("building {platforms} failed")]
+    Part {
+        /// What it was building.
+        platforms: String,
+        /// Why.
+        #[source]
+        source: Box<BuildError>,
+    },
+    /// Several builders pushed, and no index came of it.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The daemon's reply makes no sense.
     #[error("BuildKit's reply holds no image digest")]
     NoDigest,

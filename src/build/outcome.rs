@@ -17,12 +17,25 @@ pub struct BuildOutcome {
     pub signers: Vec<Box<dyn Signer>>,
     /// In which formats.
     pub formats: Formats,
-    /// The exporter's reply, as it came.
+    /// The exporter's reply, as it came; nothing where several builders each had one.
     pub response: BTreeMap<String, String>,
+    /// The builds, one for each builder that took part.
+    pub builds: Vec<Builds>,
+}
+
+/// One builder's part, by the names under which it can be found again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Builds {
+    /// The builder's name or address.
+    pub builder: String,
+    /// The pod's name, if there is one.
+    pub pod: Option<String>,
     /// The build's id at the daemon.
     pub reference: String,
-    /// The builder's name or address, and the pod's name if there is one.
-    pub builder: (String, Option<String>),
+    /// The platforms, where any were asked for.
+    pub platforms: String,
+    /// What it made, where an image was made.
+    pub digest: Option<Digest>,
 }
 
 impl BuildOutcome {

@@ -1,6 +1,7 @@
 //! From a request to one solve: pure.
 
 use super::request::BuildRequest;
+use crate::image::Platform;
 use crate::registry::Repository;
 use std::collections::BTreeMap;
 
@@ -31,23 +32,30 @@ pub struct SolvePlan {
     pub exporters: Vec<(String, BTreeMap<String, String>)>,
     /// Rights asked for.
     pub entitlements: Vec<String>,
-    /// How the image leaves the daemon.
-    pub delivery: Delivery,
 }
 
-/// Plans the solve of a request; `sign` says that tags wait until the image is signed.
-pub fn plan(request: &BuildRequest, sign: bool) -> SolvePlan {
-    let delivery = match (request.push, sign) {
+/// Returns how the image of a request leaves the daemons: `sign` says that tags wait until it is signed, `joined` that
+/// they wait for the index over what several builders push.
+pub fn delivery(request: &BuildRequest, sign: bool, joined: bool) -> Delivery {
+    match (request.push, sign || joined) {
         (true, true) => Delivery::ByDigest(request.repositories()),
         (true, false) => Delivery::Tags,
         (false, _) if request.digest_wanted => Delivery::Digest,
         (false, _) => Delivery::Cache,
-    };
-    let exporters = exporters(request, &delivery);
-    SolvePlan { attrs: attrs(request), exporters, entitlements: request.entitlements.clone(), delivery }
+    }
 }
 
-fn attrs(request: &BuildRequest) -> BTreeMap<String, String> {
+/// Plans one builder's solve of a request, for these of its platforms. `joined` says that other builders solve the
+/// rest: each then makes an index, in which its platforms are named.
+pub fn plan(request: &BuildRequest, platforms: &[Platform], delivery: &Delivery, joined: bool) -> SolvePlan {
+    let mut attrs = attrs(request, platforms);
+    if joined {
+        attrs.insert("multi-platform".to_owned(), "true".to_owned());
+    }
+    SolvePlan { attrs, exporters: exporters(request, delivery), entitlements: request.entitlements.clone() }
+}
+
+fn attrs(request: &BuildRequest, platforms: &[Platform]) -> BTreeMap<String, String> {
     let options = &request.options;
     let mut attrs = BTreeMap::new();
     let mut set = |key: &str, value: String| attrs.insert(key.to_owned(), value);
@@ -55,8 +63,9 @@ fn attrs(request: &BuildRequest) -> BTreeMap<String, String> {
     if let Some(target) = &options.target {
         set("target", target.clone());
     }
-    if let Some(platform) = &options.platform {
-        set("platform", platform.clone());
+    if !platforms.is_empty() {
+        let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+        set("platform", platforms.join(","));
     }
     if options.no_cache {
         // Present and empty means every stage.
@@ -139,6 +148,25 @@ mod tests {
         }
     }
 
+    fn plan(request: &BuildRequest, sign: bool) -> SolvePlan {
+        super::plan(request, &request.platforms, &delivery(request, sign, false), false)
+    }
+
+    #[test]
+    fn one_of_several_builders_makes_an_index_and_writes_no_tag() {
+        let mut request = request(&["r.example/a:1"]);
+        let platforms = ["linux/arm64", "linux/amd64"].map(|text| text.parse().expect("a platform"));
+        request.platforms = platforms.to_vec();
+        let delivery = delivery(&request, false, true);
+        let plan = super::plan(&request, &platforms[..1], &delivery, true);
+        assert_eq!(delivery, Delivery::ByDigest(request.repositories()));
+        assert_eq!(
+            (plan.attrs["platform"].as_str(), plan.attrs["multi-platform"].as_str()),
+            ("linux/arm64", "true")
+        );
+        assert_eq!(only(plan)["push-by-digest"], "true");
+    }
+
     /// Returns the attributes of the only exporter.
     fn only(plan: SolvePlan) -> BTreeMap<String, String> {
         let [(kind, attrs)] = <[_; 1]>::try_from(plan.exporters).expect("one exporter");
@@ -203,6 +231,8 @@ mod tests {
     #[test]
     fn the_frontend_is_told_what_was_asked() {
         let mut request = request(&["r.example/a:1"]);
+        request.platforms =
+            ["linux/arm64", "linux/arm/v6"].map(|text| text.parse().expect("a platform")).to_vec();
         request.options = FrontendOptions {
             build_args: BTreeMap::from([("V".to_owned(), "1".to_owned())]),
             labels: BTreeMap::from([("l".to_owned(), String::new())]),
@@ -213,7 +243,6 @@ mod tests {
             shm_size: Some(67_108_864),
             ulimits: vec!["nofile=1024:2048".to_owned()],
             target: Some("t".to_owned()),
-            platform: Some("linux/arm64".to_owned()),
         };
         let attrs = plan(&request, false).attrs;
         let expected = [
@@ -224,7 +253,7 @@ mod tests {
             ("image-resolve-mode", "pull"),
             ("label:l", ""),
             ("no-cache", ""),
-            ("platform", "linux/arm64"),
+            ("platform", "linux/arm64,linux/arm/v6"),
             ("shm-size", "67108864"),
             ("target", "t"),
             ("ulimit", "nofile=1024:2048"),

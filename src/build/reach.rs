@@ -6,6 +6,7 @@ use crate::cluster::exec::{self, Command, ExecEnd, ExecHandle};
 use crate::cluster::watch::{self, Loss, LossKind, PodWatch};
 use crate::cluster::{ClusterError, Connection};
 use crate::event::Events;
+use crate::image::Platform;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ pub struct Reached {
     pub name: String,
     /// The pod, if it runs in one.
     pub pod: Option<PodRef>,
+    /// The pod's container.
+    container: String,
     cluster: Option<(Connection, PodWatch, ExecHandle)>,
 }
 
@@ -169,18 +172,59 @@ async fn open_tunnel(connection: &Connection, builder: &Builder) -> Result<Reach
         client,
         name: builder.name.clone(),
         pod: Some(builder.pod.clone()),
+        container: builder.container.clone(),
         cluster: Some((connection.clone(), watch, handle)),
     })
 }
 
 async fn direct(client: Client, name: String, timeout: Duration) -> Result<Reached, ReachError> {
     match client.wait_ready(timeout).await {
-        Ok(_) => Ok(Reached { client, name, pod: None, cluster: None }),
+        Ok(_) => Ok(Reached { client, name, pod: None, container: String::new(), cluster: None }),
         Err(source) => Err(ReachError::Mute { builder: name, stderr: None, source }),
     }
 }
 
 impl Reached {
+    /// Returns the name of the machine that builds: the pod's node, else the builder.
+    pub fn machine(&self) -> &str {
+        self.pod.as_ref().and_then(|pod| pod.node.as_deref()).unwrap_or(&self.name)
+    }
+
+    /// Returns the platforms that the daemon's worker names, its own first.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub async fn platforms(&self) -> Result<Vec<Platform>, ReachError> {
+        let mute = |source| ReachError::Mute { builder: self.name.clone(), stderr: None, source };
+        let workers = self.client.workers().await.map_err(mute)?;
+        let worker = workers.into_iter().next().map(|worker| worker.platforms).unwrap_or_default();
+        Ok(worker.iter().filter_map(|text| text.parse().ok()).collect())
+    }
+
+    /// Returns which of these architectures the pod's image brings an emulator for: BuildKit's own images do, and
+    /// their daemons don't name them (buildkit solver/llbsolver/ops/exec.go). Elsewhere nobody can be asked.
+    pub async fn emulators(&self, architectures: &[&str]) -> Vec<Platform> {
+        let (Some((connection, ..)), Some(pod)) = (&self.cluster, &self.pod) else { return Vec::new() };
+        let mut found = Vec::new();
+        for architecture in architectures {
+            let command = Command {
+                pod: pod.name.clone(),
+                namespace: pod.namespace.clone(),
+                container: self.container.clone(),
+                command: ["which".to_owned(), format!("buildkit-qemu-{}", qemu(architecture))].to_vec(),
+                speaks_first: false,
+            };
+            match exec::run(connection, &command, ANSWER).await {
+                Ok(output) if !output.stdout.is_empty() => {
+                    found.push(Platform::new("linux", architecture, ""));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "the pod does not tell its emulators"),
+            }
+        }
+        found
+    }
+
     /// Completes when the pod is lost; never without one.
     pub async fn lost(&mut self) -> Loss {
         match &mut self.cluster {
@@ -216,6 +260,18 @@ impl Reached {
     /// builds with errors that don't say so.
     pub async fn going(&mut self) -> Option<Loss> {
         tokio::time::timeout(WORD, self.lost()).await.ok()
+    }
+}
+
+/// Returns QEMU's name of an architecture (buildkit util/archutil).
+fn qemu(architecture: &str) -> &str {
+    match architecture {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "386" => "i386",
+        "loong64" => "loongarch64",
+        "mips64le" => "mips64el",
+        other => other,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the user wants built: plain values, already validated.
 
+use crate::image::Platform;
 use crate::registry::{Reference, Repository};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +16,12 @@ pub struct BuildRequest {
     pub dockerfile_name: String,
     /// Names that the image is pushed as.
     pub tags: Vec<Reference>,
+    /// The platforms to build for, each once; the builder's own if none.
+    pub platforms: Vec<Platform>,
+    /// Platforms that nothing runs natively may be emulated.
+    pub emulate: bool,
+    /// The Dockerfile cross-compiles: what runs in it runs on the builder's own platform.
+    pub cross: bool,
     /// What the frontend is told.
     pub options: FrontendOptions,
     /// Rights that the build asks the daemon for.
@@ -50,8 +57,6 @@ pub struct FrontendOptions {
     pub labels: BTreeMap<String, String>,
     /// `--target`.
     pub target: Option<String>,
-    /// `--platform`, normalised.
-    pub platform: Option<String>,
     /// `--no-cache`.
     pub no_cache: bool,
     /// `--pull`.

@@ -1,37 +1,29 @@
 //! One build, start to end.
 
-use super::credentials::RegistryCredentials;
 use super::error::BuildError;
 use super::finish::Finish;
-use super::outcome::BuildOutcome;
-use super::plan::{self, Delivery, SolvePlan};
+use super::join::Join;
+use super::outcome::{BuildOutcome, Builds};
+use super::part::{self, Common, Site, Solved};
+use super::placement::Group;
+use super::plan::{self, Delivery};
 use super::preflight::{self, Unlocking};
-use super::reach::{self, Place, Reached};
 use super::request::BuildRequest;
-use crate::buildkit::Lost;
-use crate::buildkit::solve::{self, Exporter, SolveError, SolveRequest};
 use crate::event::Events;
 use crate::registry::credentials::Resolver;
 use crate::registry::{self, Descriptor};
-use crate::session::auth::Auth;
-use crate::session::filesync::{self, FileSync, LocalDir};
-use crate::session::{Attachable, Session, SessionError, SessionOptions};
 use crate::sign::Formats;
-use crate::task::Cancel;
+use crate::task::{Cancel, Cause};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
-
-/// How long the daemon's own error is waited for once the session has failed.
-const OWN_ERROR: Duration = Duration::from_secs(3);
 
 /// What a build works with.
 pub struct Deps {
-    /// Where the builder is.
-    pub place: Place,
+    /// The builders, one for each architecture that is needed; at least one.
+    pub sites: Vec<Site>,
     /// The registries, for our own calls.
     pub client: registry::Client,
     /// Credentials, for the daemon's.
@@ -50,9 +42,10 @@ pub async fn run(
     events: &Events,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
-    let Deps { place, client, resolver, signing } = deps;
+    let Deps { sites, client, resolver, signing } = deps;
     let repositories = request.repositories();
-    let plan = plan::plan(request, signing.is_some());
+    let joined = sites.len() > 1;
+    let delivery = plan::delivery(request, signing.is_some(), joined);
     let formats = signing.as_ref().map(|(_, formats)| *formats).unwrap_or_default();
 
     // The builder is reached, and the solve begun, while keys and registries are checked: the daemon gets nothing to
@@ -64,6 +57,11 @@ pub async fn run(
                 Some((keys, _)) => {
                     preflight::check(keys, &client, &repositories, events).await.map_err(BuildError::from)
                 }
+                // The index is pushed by us, from here.
+                None if joined && request.push => {
+                    let nobody = preflight::unlock(Vec::new());
+                    preflight::check(nobody, &client, &repositories, events).await.map_err(BuildError::from)
+                }
                 None => Ok(Vec::new()),
             }
         };
@@ -71,33 +69,36 @@ pub async fn run(
         give_leave.send_replace(true);
         Ok::<_, BuildError>(signers)
     };
-    let reference = solve::random_reference();
-    let delivery = plan.delivery.clone();
-    let solved = async {
-        let reaching = async {
-            if let Some(reached) = reach::find(&place, events).await? {
-                return Ok::<_, BuildError>(reached);
-            }
-            // The sender is gone only where the check failed, and all this with it.
-            let mut given = leave.clone();
-            drop(given.wait_for(|given| *given).await);
-            Ok(reach::make(&place, &request.context, events).await?)
-        };
-        let mut reached = cancel.guard(reaching).await.map_err(BuildError::Interrupted)??;
-        let credentials = RegistryCredentials { resolver, client: client.clone() };
-        let context = Context { request, plan, leave: leave.clone() };
-        let response =
-            solve_with_session(context, &mut reached, credentials, (&reference, events, cancel)).await?;
-        Ok::<_, BuildError>((response, reached))
-    };
-    let (signers, (response, reached)) = tokio::try_join!(checked, solved)?;
+    let common = Common { request, delivery: &delivery, client: &client, resolver: &resolver, leave, joined };
+    let (signers, solved) = tokio::try_join!(checked, parts(&common, &sites, events, cancel))?;
 
-    let builder = (reached.name.clone(), reached.pod.as_ref().map(|pod| pod.name.clone()));
-    let mut outcome = BuildOutcome { response, reference, builder, ..BuildOutcome::default() };
+    let response = match &solved[..] {
+        [only] => only.response.clone(),
+        _ => BTreeMap::new(),
+    };
+    let builds = solved.iter().zip(&sites).map(|(part, site)| Builds {
+        builder: part.reached.name.clone(),
+        pod: part.reached.pod.as_ref().map(|pod| pod.name.clone()),
+        reference: part.reference.clone(),
+        platforms: site.group.as_ref().map(Group::names).unwrap_or_default(),
+        digest: descriptor(&part.response).map(|made| made.digest),
+    });
+    let mut outcome = BuildOutcome { response, builds: builds.collect(), ..BuildOutcome::default() };
     if delivery == Delivery::Cache {
         return Ok(outcome);
     }
-    let image = descriptor(&outcome.response).ok_or(BuildError::NoDigest)?;
+    let pushed: Option<Vec<Descriptor>> = solved.iter().map(|part| descriptor(&part.response)).collect();
+    let pushed = pushed.ok_or(BuildError::NoDigest)?;
+    let image = match &pushed[..] {
+        [only] => only.clone(),
+        // Nothing that several builders made is one image before it is pushed.
+        _ if !request.push => return Ok(outcome),
+        _ => {
+            let platforms = request.platforms.as_slice();
+            let join = Join { client: &client, pushed: &pushed, repositories: &repositories, platforms };
+            cancel.guard(join.run(events)).await.map_err(BuildError::Interrupted)??
+        }
+    };
     outcome.image = Some(image.clone());
     if let Delivery::ByDigest(repositories) = delivery {
         let tags = request.tags.clone();
@@ -115,101 +116,40 @@ pub async fn run(
     Ok(outcome)
 }
 
-/// What is built, and when its files may be sent.
-struct Context<'a> {
-    request: &'a BuildRequest,
-    plan: SolvePlan,
-    leave: watch::Receiver<bool>,
-}
-
-async fn solve_with_session(
-    Context { request, plan, leave }: Context<'_>,
-    reached: &mut Reached,
-    credentials: RegistryCredentials,
-    (reference, events, cancel): (&str, &Events, &Cancel),
-) -> Result<BTreeMap<String, String>, BuildError> {
-    let locals = vec![
-        LocalDir { name: plan::CONTEXT.to_owned(), root: request.context.clone() },
-        LocalDir { name: plan::DOCKERFILE.to_owned(), root: request.dockerfile_dir.clone() },
-    ];
-    let sync = FileSync::new(locals, events.clone()).after(leave);
-    let report = sync.report();
-    let attachables: Vec<Box<dyn Attachable>> =
-        vec![Box::new(sync), Box::new(Auth::new(Arc::new(credentials)))];
-    let options = SessionOptions { shared_key: shared_key(request), attachables, events: events.clone() };
-    let opened = cancel.guard(Session::open(reached.client.control(), options)).await;
-    let mut session = opened.map_err(BuildError::Interrupted)?.map_err(BuildError::Session)?;
-
-    let solve_request = SolveRequest {
-        reference: reference.to_owned(),
-        session_id: session.id().to_owned(),
-        frontend: solve::DOCKERFILE.to_owned(),
-        attrs: plan.attrs,
-        exporters: plan.exporters.into_iter().map(|(kind, attrs)| Exporter { kind, attrs }).collect(),
-        entitlements: plan.entitlements,
-    };
-    let client = reached.client.clone();
-    let solving = solve::solve(&client, solve_request, events, cancel);
-    tokio::pin!(solving);
-    let solved = tokio::select! {
-        biased;
-        solved = &mut solving => solved.map_err(|error| failed(error, &report)),
-        lost = reached.lost() => Err(BuildError::Pod(lost)),
-        error = session.closed() => match tokio::time::timeout(OWN_ERROR, &mut solving).await {
-            Ok(solved) => solved.map_err(|error| failed(error, &report)),
-            Err(_silent) => Err(BuildError::Session(error)),
-        },
-    };
-    match solved {
-        Ok(response) => {
-            session.close().await;
-            Ok(response)
-        }
-        Err(error) => {
-            Err(cancel.guard(explain(error, reached)).await.unwrap_or_else(BuildError::Interrupted))
-        }
+/// Runs all parts at the same time. The first that fails ends the others, in order, and is the one that is told of.
+async fn parts(
+    common: &Common<'_>,
+    sites: &[Site],
+    events: &Events,
+    cancel: &Cancel,
+) -> Result<Vec<Solved>, BuildError> {
+    if let [only] = sites {
+        return Ok(vec![part::run(common, only, events, cancel).await?]);
     }
-}
-
-/// The pod may know more than the connection: a moment is spent on asking.
-async fn explain(error: BuildError, reached: &mut Reached) -> BuildError {
-    let loss = match &error {
-        BuildError::Lost { source, .. } => reached.explain(source, matches!(source, Lost::Silent(_))).await,
-        BuildError::Session(source) => {
-            reached.explain(source, matches!(source, SessionError::Silent(_))).await
-        }
-        BuildError::Failed(failure) if failure.may_come_from_stopping() => reached.going().await,
-        _ => None,
-    };
-    match (loss, error) {
-        (Some(loss), _) => BuildError::Pod(loss),
-        (None, BuildError::Lost { source, .. }) => BuildError::Lost { builder: reached.name.clone(), source },
-        (None, error) => error,
+    let together = cancel.child();
+    let first: Mutex<Option<BuildError>> = Mutex::new(None);
+    let running = sites.iter().map(|site| async {
+        let group = site.group.as_ref();
+        let lane = group.map_or("", |group| group.architecture.as_str());
+        let error = match part::run(common, site, &events.lane(lane), &together).await {
+            Ok(solved) => return Some(solved),
+            Err(error) => error,
+        };
+        let platforms = group.map(|group| group.names()).unwrap_or_default();
+        let error = match error {
+            BuildError::Interrupted(cause) => BuildError::Interrupted(cause),
+            error => BuildError::Part { platforms, source: Box::new(error) },
+        };
+        first.lock().expect("no holder of the lock panics").get_or_insert(error);
+        together.cancel(Cause::Terminate);
+        None
+    });
+    let ended = futures_util::future::join_all(running).await;
+    match (cancel.cause(), first.into_inner().expect("no holder of the lock panics")) {
+        (Some(cause), Some(_)) => Err(BuildError::Interrupted(cause)),
+        (None, Some(error)) => Err(error),
+        (_, None) => Ok(ended.into_iter().flatten().collect()),
     }
-}
-
-/// What we saw ourselves while sending comes before what the daemon made of it.
-fn failed(error: SolveError, report: &filesync::Report) -> BuildError {
-    match error {
-        SolveError::Cancelled(cause) => BuildError::Interrupted(cause),
-        SolveError::Lost(source) => BuildError::Lost { builder: String::new(), source },
-        SolveError::Failed(failure) => match report.take() {
-            Some(error) => BuildError::Context(error),
-            None => BuildError::Failed(failure),
-        },
-    }
-}
-
-/// The key under which the daemon keeps the previous copy of the context, to be sent only what changed: stable for
-/// a directory. The path is hashed, because the daemon is shared and a path is nobody else's business.
-fn shared_key(request: &BuildRequest) -> String {
-    use std::os::unix::ffi::OsStrExt as _;
-    let context = request.context.canonicalize().unwrap_or_else(|_| request.context.clone());
-    let machine = rustix::system::uname();
-    let mut key = machine.nodename().to_bytes().to_vec();
-    key.push(0);
-    key.extend_from_slice(context.as_os_str().as_bytes());
-    registry::Digest::of(&key).hex()
 }
 
 /// Reads the image's descriptor from the exporter's reply.

@@ -53,9 +53,16 @@ pub struct OptionArgs {
     /// Label of the image
     #[arg(long = "label", value_name = "KEY[=VALUE]", action = ArgAction::Append)]
     pub labels: Vec<String>,
-    /// Platform of the image, such as `linux/arm64` (default: the builder's)
-    #[arg(long = "platform", value_name = "PLATFORM", action = ArgAction::Append)]
+    /// Platforms of the image, such as `linux/amd64,linux/arm64` (default: the builder's)
+    #[arg(long = "platform", value_name = "PLATFORM[,PLATFORM]", action = ArgAction::Append)]
     pub platforms: Vec<String>,
+    /// Let QEMU run what no node runs natively
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub emulate: Option<bool>,
+    /// The Dockerfile cross-compiles, so any node builds any platform (known if it has a stage
+    /// `FROM --platform=$BUILDPLATFORM`)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub cross: Option<bool>,
     /// Run every step, whatever is cached
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_cache: Option<bool>,

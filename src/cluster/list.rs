@@ -5,11 +5,14 @@ use super::api::{ApiError, Operation};
 use super::choose::is_usable;
 use super::connect::Connection;
 use super::exec::{self, Command};
-use super::manifest::{BUILDER_LABEL, CONTAINER, MANAGED_BY, MANAGED_BY_LABEL, MODE_LABEL};
+use super::manifest::{
+    ARCHITECTURE_LABEL, BUILDER_LABEL, CONTAINER, MANAGED_BY, MANAGED_BY_LABEL, MODE_LABEL,
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use serde::Deserialize;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -77,7 +80,14 @@ pub(super) async fn names(connection: &Connection) -> Result<Vec<String>, ApiErr
     let api: Api<Deployment> = Api::namespaced(connection.client().clone(), namespace);
     let operation = Operation::many("list", "deployments.apps", namespace);
     let list = connection.call(operation, || api.list(&parameters)).await?;
-    Ok(list.items.into_iter().filter_map(|deployment| deployment.metadata.name).collect())
+    let names: BTreeSet<String> = list.items.iter().map(builder_of).collect();
+    Ok(names.into_iter().collect())
+}
+
+/// Returns the builder of a Deployment: one for further nodes has a name of its own.
+fn builder_of(deployment: &Deployment) -> String {
+    let label = deployment.metadata.labels.as_ref().and_then(|labels| labels.get(BUILDER_LABEL));
+    label.or(deployment.metadata.name.as_ref()).cloned().unwrap_or_default()
 }
 
 /// Joins Deployments and pods. Pure.
@@ -89,7 +99,7 @@ fn assemble(
     let mut builders: BTreeMap<String, Listed> = BTreeMap::new();
     for deployment in deployments {
         let label = |key: &str| deployment.metadata.labels.as_ref()?.get(key).cloned();
-        let name = deployment.metadata.name.clone().unwrap_or_default();
+        let name = builder_of(deployment);
         let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
         let image = pod.and_then(|pod| pod.containers.first()).and_then(|container| container.image.clone());
         let conditions =
@@ -106,7 +116,13 @@ fn assemble(
         let mode = label(MODE_LABEL).unwrap_or_default();
         let listed =
             Listed { name: name.clone(), mode, image: image.unwrap_or_default(), status, pods: Vec::new() };
-        builders.insert(name, listed);
+        // The first Deployment speaks for the builder.
+        let sibling = label(ARCHITECTURE_LABEL).is_some();
+        match builders.entry(name) {
+            Entry::Vacant(free) => drop(free.insert(listed)),
+            Entry::Occupied(mut known) if !sibling => drop(known.insert(listed)),
+            Entry::Occupied(_) => {}
+        }
     }
     for pod in pods {
         let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(BUILDER_LABEL));

@@ -34,6 +34,10 @@ pub const MANAGED_BY: &str = "kubectl-build";
 pub const BUILDER_LABEL: &str = "kubectl-build.github.io/builder";
 /// The [`Mode`] that a builder's pods run in.
 pub const MODE_LABEL: &str = "kubectl-build.github.io/mode";
+/// On a Deployment that a builder has beside its first one, and on its pods: the nodes that it is for.
+pub const ARCHITECTURE_LABEL: &str = "kubectl-build.github.io/architecture";
+/// The label by which nodes say their architecture.
+pub(super) const NODE_ARCHITECTURE: &str = "kubernetes.io/arch";
 /// On a pod: the mark of the settings it was started with.
 const CONFIG_ANNOTATION: &str = "kubectl-build.github.io/config";
 
@@ -96,6 +100,65 @@ impl FromStr for ModeChoice {
     }
 }
 
+/// One Deployment of a builder: its first, or another for nodes of another architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot<'a> {
+    pub(super) builder: &'a str,
+    /// `None`: the first.
+    pub(super) architecture: Option<&'a str>,
+}
+
+impl Slot<'_> {
+    /// Returns the Deployment's name.
+    pub(super) fn object(&self) -> String {
+        match self.architecture {
+            None => self.builder.to_owned(),
+            Some(architecture) => format!("{}-{architecture}", self.builder),
+        }
+    }
+
+    /// Returns the selector of its pods, as a query has it.
+    pub(super) fn query(&self) -> String {
+        match self.architecture {
+            None => format!("{},!{ARCHITECTURE_LABEL}", query(self.builder)),
+            Some(architecture) => format!("{},{ARCHITECTURE_LABEL}={architecture}", query(self.builder)),
+        }
+    }
+
+    /// Whether an object is of this Deployment, by its labels.
+    pub(super) fn owns(&self, metadata: &ObjectMeta) -> bool {
+        let label = metadata.labels.as_ref().and_then(|labels| labels.get(ARCHITECTURE_LABEL));
+        is_ours(metadata, self.builder) && label.map(String::as_str) == self.architecture
+    }
+}
+
+/// Returns the Deployment for nodes of another architecture: the builder's first one in all but names and nodes, so that
+/// mode, image and settings are the same whatever they are.
+pub(super) fn sibling(first: &Deployment, slot: Slot<'_>) -> Deployment {
+    let architecture = slot.architecture.unwrap_or_default();
+    let mark = (ARCHITECTURE_LABEL.to_owned(), architecture.to_owned());
+    let mut labels = first.metadata.labels.clone().unwrap_or_default();
+    labels.extend([mark.clone()]);
+    let mut spec = first.spec.clone().unwrap_or_default();
+    spec.replicas = Some(1);
+    spec.selector.match_labels.get_or_insert_default().extend([mark.clone()]);
+    spec.template.metadata.get_or_insert_default().labels.get_or_insert_default().extend([mark]);
+    if let Some(pod) = &mut spec.template.spec {
+        let nodes = pod.node_selector.get_or_insert_default();
+        nodes.insert(NODE_ARCHITECTURE.to_owned(), architecture.to_owned());
+    }
+    Deployment {
+        metadata: ObjectMeta {
+            name: Some(slot.object()),
+            namespace: first.metadata.namespace.clone(),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        ..Deployment::default()
+    }
+}
+
 /// What decides a builder's manifests.
 #[derive(Clone, Debug)]
 pub(super) struct Plan<'a> {
@@ -110,6 +173,8 @@ pub(super) struct Plan<'a> {
     pub(super) custom_config: Option<&'a str>,
     /// Further arguments of buildkitd.
     pub(super) flags: &'a [String],
+    /// Only nodes of this architecture are meant.
+    pub(super) architecture: Option<&'a str>,
     /// The API server drops `appArmorProfile` (before 1.30), so the annotation of that time says it.
     pub(super) app_armor_annotation: bool,
 }
@@ -253,10 +318,16 @@ impl Plan<'_> {
             // `RUN` steps are other people's code; they get no token and no map of the namespace's services.
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
-            node_selector: Some(BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())])),
+            node_selector: Some(self.nodes()),
             termination_grace_period_seconds: Some(60),
             ..PodSpec::default()
         }
+    }
+
+    fn nodes(&self) -> BTreeMap<String, String> {
+        let architecture = self.architecture.map(|architecture| (NODE_ARCHITECTURE, architecture));
+        let labels = [("kubernetes.io/os", "linux")].into_iter().chain(architecture);
+        labels.map(|(label, value)| (label.to_owned(), value.to_owned())).collect()
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -350,6 +421,7 @@ mod tests {
             config,
             custom_config: None,
             flags: &[],
+            architecture: None,
             app_armor_annotation: false,
         }
     }
@@ -384,6 +456,32 @@ mod tests {
     fn a_rootless_builder_on_an_old_cluster() {
         let plan = Plan { app_armor_annotation: true, ..plan(Mode::Rootless, None) };
         insta::assert_snapshot!("deployment-rootless", json(&plan.deployment()));
+    }
+
+    #[test]
+    fn a_sibling_differs_in_names_and_nodes_alone() {
+        let first = Plan { architecture: Some("amd64"), ..plan(Mode::UserNs, None) }.deployment();
+        let slot = Slot { builder: "buildkit", architecture: Some("arm64") };
+        let (first, second) = (serde_json::to_value(&first).unwrap(), sibling(&first, slot));
+        let mut back = serde_json::to_value(&second).unwrap();
+        assert_eq!(back["metadata"]["name"], "buildkit-arm64");
+        let arch = "kubectl-build.github.io/architecture";
+        for labels in ["/metadata/labels", "/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
+            let labels = back.pointer_mut(labels).unwrap().as_object_mut().unwrap();
+            assert_eq!(labels.remove(arch).unwrap(), "arm64");
+        }
+        let nodes = &mut back["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/arch"];
+        assert_eq!(*nodes, "arm64");
+        *nodes = "amd64".into();
+        back["metadata"]["name"] = "buildkit".into();
+        assert_eq!(back, first);
+
+        let main = Slot { builder: "buildkit", architecture: None };
+        let meta = |value: serde_json::Value| {
+            serde_json::from_value::<ObjectMeta>(value["metadata"].clone()).unwrap()
+        };
+        assert!(slot.owns(&second.metadata) && !main.owns(&second.metadata));
+        assert!(main.owns(&meta(first.clone())) && !slot.owns(&meta(first)));
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn pod_spec(deployment: &Deployment) -> Option<&k8s_openapi::api::core::v1::PodS
 }
 
 /// Whether a builder could be scheduled there: it asks for Linux and tolerates no taint.
-fn is_eligible(node: &Node) -> bool {
+pub(super) fn is_eligible(node: &Node) -> bool {
     let spec = node.spec.as_ref();
     let closed = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
     let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();

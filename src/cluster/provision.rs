@@ -5,14 +5,15 @@
 
 mod config;
 mod find;
+mod nodes;
 mod remove;
 
 use super::api::{ApiError, Operation};
 use super::buildkitd::{ConfigFiles, RegistrySettings};
 use super::connect::Connection;
-use super::manifest::{CONTAINER, MODE_LABEL, Mode, ModeChoice, Plan, is_ours, query};
+use super::manifest::{self, CONTAINER, MODE_LABEL, Mode, ModeChoice, Plan, Slot};
 use super::wait::{self, Awaited};
-use super::{ClusterError, WaitError, choose, mode};
+use super::{ClusterError, WaitError, mode};
 use crate::event::{Events, Step};
 use config::ConfigSource;
 pub use find::{Found, find, registries};
@@ -21,6 +22,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+pub use nodes::{NodeRef, nodes};
 pub use remove::remove;
 use std::time::Duration;
 
@@ -50,6 +52,10 @@ pub struct BuilderSpec {
     pub flags: Vec<String>,
     /// The end of the wait for a pod that is ready.
     pub timeout: Duration,
+    /// Only nodes of this architecture are meant, by Go's name; any if none is named.
+    pub architecture: Option<String>,
+    /// Not the builder's first Deployment is meant, but one more, for nodes of this architecture.
+    pub sibling: Option<String>,
 }
 
 impl BuilderSpec {
@@ -64,7 +70,18 @@ impl BuilderSpec {
             registries: RegistrySettings::default(),
             flags: Vec::new(),
             timeout,
+            architecture: None,
+            sibling: None,
         }
+    }
+
+    /// Returns the spec of this builder's Deployment for nodes of another architecture.
+    pub fn sibling(&self, architecture: &str) -> Self {
+        Self { sibling: Some(architecture.to_owned()), ..self.clone() }
+    }
+
+    fn slot(&self) -> Slot<'_> {
+        Slot { builder: &self.name, architecture: self.sibling.as_deref() }
     }
 
     fn is_configured(&self) -> bool {
@@ -153,10 +170,9 @@ pub async fn ensure(
 ) -> Result<Builder, ClusterError> {
     spec.check()?;
     let step = events.step("builder", format!("finding builder {}", spec.name));
-    let found = find_ready(connection, spec, key).await;
-    let (builder, waited) = match found {
-        Ok(Some(builder)) => (builder, false),
-        Ok(None) => match bring_up(connection, spec, key, Purpose::Build, &step, events).await {
+    let (builder, waited) = match find::look(connection, spec, key).await {
+        Ok(Ok(builder)) => (builder, false),
+        Ok(Err(_none)) => match bring_up(connection, spec, key, Purpose::Build, &step, events).await {
             Ok((builder, _)) => (builder, true),
             Err(error) => return failed(step, error),
         },
@@ -213,33 +229,6 @@ enum Purpose {
     Create,
 }
 
-/// Returns the builder if it has a pod that takes builds now: the short way of all builds but the first.
-async fn find_ready(
-    connection: &Connection,
-    spec: &BuilderSpec,
-    key: &str,
-) -> Result<Option<Builder>, ClusterError> {
-    let Looked { pods, own } = look(connection, &spec.name).await?;
-    let Some(pod) = choose::choose(&pods, key) else { return Ok(None) };
-    describe(connection, &spec.name, pod, own).await.map(Some)
-}
-
-/// What a look at a builder shows.
-struct Looked {
-    pods: Vec<Pod>,
-    own: Result<Option<config::Files>, ApiError>,
-}
-
-async fn look(connection: &Connection, name: &str) -> Result<Looked, ClusterError> {
-    let namespace = connection.namespace();
-    let api: Api<Pod> = Api::namespaced(connection.client().clone(), namespace);
-    let parameters = ListParams::default().labels(&query(name));
-    let pods = connection.call(Operation::many("list", "pods", namespace), || api.list(&parameters));
-    // Both at once: the second connection is needed anyway, for the watch beside the build.
-    let (pods, own) = tokio::join!(pods, config::read_map(connection, namespace, name));
-    Ok(Looked { pods: pods?.items, own })
-}
-
 /// Returns what is known of a builder by one of its pods.
 async fn describe(
     connection: &Connection,
@@ -280,7 +269,7 @@ async fn bring_up(
     loop {
         let provisioned = provision(connection, spec, purpose, fallback, events).await?;
         let awaited = Awaited {
-            name: &spec.name,
+            slot: spec.slot(),
             namespace: connection.namespace(),
             mode: provisioned.mode,
             born: provisioned.born.as_ref(),
@@ -295,8 +284,9 @@ async fn bring_up(
             }
             // Root in a pod that was meant to have a user namespace and has none must not stay.
             Err(error @ WaitError::NoUserNamespace { .. }) if !provisioned.existed => {
-                delete_deployment(connection, &spec.name).await?;
-                if spec.mode != ModeChoice::Auto || fallback.is_some() {
+                delete_deployment(connection, &spec.slot().object()).await?;
+                // A sibling is what the first one is.
+                if spec.mode != ModeChoice::Auto || fallback.is_some() || spec.sibling.is_some() {
                     return Err(error.into());
                 }
                 events.note(format!("{error}; using a privileged builder instead"));
@@ -323,8 +313,12 @@ async fn provision(
 ) -> Result<Provisioned, ClusterError> {
     let namespace = connection.namespace();
     let api: Api<Deployment> = Api::namespaced(connection.client().clone(), namespace);
-    if let Some(deployment) = get_deployment(connection, &spec.name).await? {
+    let object = spec.slot().object();
+    if let Some(deployment) = get_deployment(connection, &object).await? {
         return existing(connection, spec, purpose, &deployment).await;
+    }
+    if spec.sibling.is_some() {
+        return provision_sibling(connection, spec, purpose, events).await;
     }
     if let Some(name) = &spec.custom_config {
         config::must_exist(connection, namespace, name).await?;
@@ -338,6 +332,7 @@ async fn provision(
         config: Some(&wanted),
         custom_config: spec.custom_config.as_deref(),
         flags: &spec.flags,
+        architecture: spec.architecture.as_deref(),
         app_armor_annotation: false,
     };
     // Decided before anything is made: a refusal here leaves nothing behind.
@@ -351,7 +346,7 @@ async fn provision(
         Ok(made) => made.metadata.creation_timestamp,
         // Somebody was faster; theirs is ours.
         Err(ApiError::AlreadyExists { .. }) => {
-            if let Some(deployment) = get_deployment(connection, &spec.name).await? {
+            if let Some(deployment) = get_deployment(connection, &object).await? {
                 return existing(connection, spec, purpose, &deployment).await;
             }
             None
@@ -367,6 +362,39 @@ async fn provision(
     Ok(Provisioned { mode: Some(plan.mode), existed: false, born })
 }
 
+/// Makes the Deployment for nodes of another architecture, and the first one if that isn't there yet.
+async fn provision_sibling(
+    connection: &Connection,
+    spec: &BuilderSpec,
+    purpose: Purpose,
+    events: &Events,
+) -> Result<Provisioned, ClusterError> {
+    let namespace = connection.namespace();
+    let api: Api<Deployment> = Api::namespaced(connection.client().clone(), namespace);
+    let first = match get_deployment(connection, &spec.name).await? {
+        Some(first) => first,
+        None => {
+            Box::pin(provision(connection, &first_of(spec), purpose, None, events)).await?;
+            let removed = || WaitError::Removed { builder: spec.name.clone() };
+            get_deployment(connection, &spec.name).await?.ok_or_else(removed)?
+        }
+    };
+    let mode = existing(connection, &first_of(spec), Purpose::Build, &first).await?.mode;
+    let (slot, parameters) = (spec.slot(), PostParams::default());
+    let deployment = manifest::sibling(&first, slot);
+    let operation = Operation::one("create", DEPLOYMENTS, namespace, &slot.object());
+    match connection.call(operation, || api.create(&parameters, &deployment)).await {
+        Ok(made) => Ok(Provisioned { mode, existed: false, born: made.metadata.creation_timestamp }),
+        // Somebody was faster; theirs is ours.
+        Err(ApiError::AlreadyExists { .. }) => Ok(Provisioned { mode, existed: true, born: None }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn first_of(spec: &BuilderSpec) -> BuilderSpec {
+    BuilderSpec { sibling: None, ..spec.clone() }
+}
+
 /// Looks at a Deployment of the builder's name that is there already.
 async fn existing(
     connection: &Connection,
@@ -375,8 +403,8 @@ async fn existing(
     deployment: &Deployment,
 ) -> Result<Provisioned, ClusterError> {
     let namespace = connection.namespace();
-    if !is_ours(&deployment.metadata, &spec.name) {
-        let (name, namespace) = (spec.name.clone(), namespace.to_owned());
+    if !spec.slot().owns(&deployment.metadata) {
+        let (name, namespace) = (spec.slot().object(), namespace.to_owned());
         return Err(ClusterError::Foreign { kind: "deployment", name, namespace });
     }
     let label = deployment.metadata.labels.as_ref().and_then(|labels| labels.get(MODE_LABEL));
@@ -399,7 +427,7 @@ async fn existing(
         }
     }
     if deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0) {
-        let (name, namespace) = (spec.name.clone(), namespace.to_owned());
+        let (name, namespace) = (spec.slot().object(), namespace.to_owned());
         return Err(ClusterError::ScaledDown { name, namespace });
     }
     let born = deployment.metadata.creation_timestamp.clone();

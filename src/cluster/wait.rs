@@ -7,7 +7,7 @@ use super::api::{self, ApiError, Operation, Said};
 use super::choose;
 use super::connect::Connection;
 use super::follow::{Change, Follow};
-use super::manifest::{CONTAINER, Mode, query};
+use super::manifest::{CONTAINER, Mode, Slot, query};
 use super::watch;
 use crate::event::Step;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -98,7 +98,7 @@ fn anew(builder: &str, namespace: &str, flags: &str) -> String {
 /// What is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Awaited<'a> {
-    pub(super) name: &'a str,
+    pub(super) slot: Slot<'a>,
     pub(super) namespace: &'a str,
     pub(super) mode: Option<Mode>,
     /// When its Deployment was made.
@@ -114,15 +114,16 @@ pub(super) async fn ready(
     awaited: Awaited<'_>,
     step: &Step,
 ) -> Result<Pod, WaitError> {
-    let Awaited { name, namespace, mode, born, key, timeout } = awaited;
+    let Awaited { slot, namespace, mode, born, key, timeout } = awaited;
+    let (name, object) = (slot.builder, slot.object());
     let began = Instant::now();
-    let mut pods = Follow::<Pod>::new(connection, namespace, "pods").labels(query(name));
+    let mut pods = Follow::<Pod>::new(connection, namespace, "pods").labels(slot.query());
     let mut deployments = Follow::<Deployment>::new(connection, namespace, "deployments.apps")
-        .fields(format!("metadata.name={name}"));
+        .fields(format!("metadata.name={object}"));
     let mut events = Follow::<Event>::new(connection, namespace, "events");
     // Both tell why it takes long; without the right to see them the pods alone must do.
     let (mut sees_deployments, mut sees_events) = (true, true);
-    let mut standing = Standing::new(name, namespace, mode == Some(Mode::UserNs)).born(born.cloned());
+    let mut standing = Standing::new(&object, namespace, mode == Some(Mode::UserNs)).born(born.cloned());
     let mut doing = String::new();
     loop {
         let look_again = match standing.verdict(Instant::now()) {
@@ -188,10 +189,10 @@ async fn stuck(connection: &Connection, awaited: Awaited<'_>, obstacle: Obstacle
         let facts = watch::node_facts(connection, node).await;
         text = facts.into_iter().fold(text, |text, fact| format!("{text}; {fact}"));
     }
-    let hint = obstacle.hint(awaited.name, awaited.namespace).map(Into::into);
+    let hint = obstacle.hint(awaited.slot.builder, awaited.namespace).map(Into::into);
     let Obstacle { pod, reason, .. } = obstacle;
     let reason = reason.into();
-    WaitError::Stuck { builder: awaited.name.to_owned(), pod, reason, source: Said(text), hint }
+    WaitError::Stuck { builder: awaited.slot.object(), pod, reason, source: Said(text), hint }
 }
 
 /// Returns the end of the log of a container that crashed.

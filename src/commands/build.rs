@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::{files, keys, print_lines, registries, report};
 use crate::build::preflight::{self, Unlocking};
 use crate::build::reach::Place;
-use crate::build::{self, BuildOutcome, Deps};
+use crate::build::{self, BuildOutcome, Deps, Site};
 use crate::cluster::Connection;
 use crate::cluster::builder::{self, BuilderSpec, Found};
 use crate::cluster::buildkitd::RegistrySettings;
@@ -49,11 +49,11 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         signing = Some(early.during(unlocking).await?);
     }
 
-    let Prepared { place, registries, to_loosen, title, .. } = prepared;
+    let Prepared { sites, registries, to_loosen, title, .. } = prepared;
     request.insecure_hosts = to_loosen;
     let registries::Registries { client, resolver, hosts } = registries;
     let shown = Shown::start(mode, title, env, early);
-    let deps = Deps { place, client, resolver, signing };
+    let deps = Deps { sites, client, resolver, signing };
     let built = build::run(&request, deps, &shown.events, &cancel).await;
     let outcome = shown.end(built.map_err(|error| Failure::build(error, &resume))).await?;
 
@@ -66,7 +66,7 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     }
     let mut remarks = Vec::new();
     if !push {
-        let name = outcome.builder.0.as_str();
+        let name = outcome.builds.first().map_or("", |build| build.builder.as_str());
         remarks.push(format!(
             "The result stays in the cache of builder {name}: add --push to send it to a registry."
         ));
@@ -93,7 +93,7 @@ async fn unlock(
 /// What a build works with, once the cluster was asked.
 struct Prepared {
     connection: Option<Connection>,
-    place: Place,
+    sites: Vec<Site>,
     registries: registries::Registries,
     to_loosen: Vec<String>,
     title: String,
@@ -111,29 +111,28 @@ async fn prepare(settings: &BuildSettings, events: Events) -> Result<Prepared, F
     };
     let repositories = settings.request.repositories();
     let timeout = settings.builder.timeout;
-    let (place, builder, title) = match (&settings.builder.place, &connection) {
+    let (sites, builder, title) = match (&settings.builder.place, &connection) {
         (Where::Cluster { name, image }, Some(connection)) => {
             let (spec, found) = find(settings, connection, name, image.clone()).await?;
-            let known = found.registries.unwrap_or_default();
-            let (spec, found) = (Box::new(spec), found.ready.map(Box::new));
-            let place = Place::Cluster { connection: connection.clone(), spec, found };
-            (place, known, format!("kubernetes:{name}"))
+            let known = found.registries().cloned().unwrap_or_default();
+            let sites = build::sites(connection, spec, found, &settings.request).await;
+            (sites.map_err(Failure::sites)?, known, format!("kubernetes:{name}"))
         }
         (Where::Unix(path), _) => {
             let place = Place::Unix { path: path.clone(), timeout };
-            (place, RegistrySettings::default(), format!("unix:{}", path.display()))
+            (vec![Site::only(place)], RegistrySettings::default(), format!("unix:{}", path.display()))
         }
         (Where::Tcp { host, port, tls }, _) => {
             let tls = tls.as_ref().map(Failure::read_tls).transpose()?;
             let place = Place::Tcp { host: host.clone(), port: *port, tls, timeout };
-            (place, RegistrySettings::default(), format!("tcp:{host}:{port}"))
+            (vec![Site::only(place)], RegistrySettings::default(), format!("tcp:{host}:{port}"))
         }
         (Where::Cluster { .. }, None) => unreachable!("a builder in the cluster connects to it"),
     };
     let registries =
         registries::open(&settings.registry, connection.as_ref(), &builder, &repositories).await?;
     let to_loosen = registries::to_loosen(&settings.registry.hosts, &builder);
-    Ok(Prepared { connection, place, registries, to_loosen, title })
+    Ok(Prepared { connection, sites, registries, to_loosen, title })
 }
 
 /// Looks for the builder. One that has to be made is made for the registries that the flags speak of; one that is
@@ -150,8 +149,8 @@ async fn find(
     let found = builder::find(connection, &spec, &context).await.map_err(Failure::cluster)?;
     let repositories = settings.request.repositories();
     let hosts = settings.registry.for_repositories(&repositories);
-    let Some(known) = &found.registries else {
-        if !found.exists {
+    let Some(known) = found.registries() else {
+        if matches!(found, Found::Absent) {
             spec.registries = config::builder::registries(&hosts)?;
         }
         return Ok((spec, found));

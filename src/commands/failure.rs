@@ -1,9 +1,11 @@
 //! From any module's error to what a person reads: message, causes, hints and exit code, in this one place.
 
 use super::interrupt;
+use crate::build::SitesError;
 use crate::build::error::BuildError;
 use crate::build::finish::FinishError;
 use crate::build::outcome::shell_line;
+use crate::build::placement::Unplaced;
 use crate::build::preflight::PreflightError;
 use crate::build::reach::ReachError;
 use crate::buildkit::failure::Class;
@@ -241,6 +243,7 @@ impl Failure {
             BuildError::Interrupted(cause) => Self::interrupted(cause),
             BuildError::Failed(failure) => Self::daemon(&failure),
             BuildError::Preflight(error) => Self::preflight(&error),
+            BuildError::Platform(error) => Self::unplaced(&error),
             BuildError::Reach(ReachError::Cluster(error)) => Self::cluster(error),
             BuildError::Reach(error) => Self::reach(&error),
             BuildError::Pod(loss) => {
@@ -249,6 +252,17 @@ impl Failure {
             }
             BuildError::Context(error) => Self::new(&error, FAILED)
                 .hint("nothing was pushed; what the build does not need can be named in `.dockerignore`"),
+            BuildError::Part { platforms, source } => {
+                let mut failure = Self::build(*source, flags);
+                failure.report.error = format!("{platforms}: {}", failure.report.error);
+                failure.hint("the other platforms were stopped; nothing was tagged")
+            }
+            BuildError::Join(error) => {
+                let registry = find::<RegistryError>(&error).and_then(registry_hint);
+                Self::new(&error, FAILED)
+                    .hints(registry)
+                    .hint("no tag was moved; build again: what was built is in the builders' caches")
+            }
             error @ BuildError::NoDigest => Self::new(&error, BUG),
             error @ (BuildError::Session(_) | BuildError::Lost { .. }) => Self::new(&error, UNAVAILABLE),
         }
@@ -262,6 +276,30 @@ impl Failure {
             PreflightError::Key { .. } | PreflightError::Secret { .. } => Self::new(error, USAGE),
             PreflightError::Push { source, .. } => Self::new(error, FAILED).hints(registry_hint(source)),
         }
+    }
+
+    /// No pod for each platform.
+    pub(super) fn sites(error: SitesError) -> Self {
+        match error {
+            SitesError::Cluster(error) => Self::cluster(error),
+            SitesError::Unplaced(error) => Self::unplaced(&error),
+        }
+    }
+
+    /// A platform that nothing builds.
+    pub(super) fn unplaced(error: &Unplaced) -> Self {
+        let os = &error.platform.os;
+        let architecture = &error.platform.architecture;
+        let failure = Self::new(error, UNAVAILABLE);
+        let failure = match error.emulate {
+            _ if os != "linux" => failure,
+            true => failure.hint(format!(
+                "QEMU is not there for it: run the image `tonistiigi/binfmt` with `--install {architecture}` in a privileged pod on the builder's node"
+            )),
+            false => failure.hint(format!("add a node of architecture {architecture}, or let QEMU run it with `--emulate`")),
+        };
+        failure
+            .hint("if the Dockerfile cross-compiles, so that nothing of that platform is run, say `--cross`")
     }
 
     fn reach(error: &ReachError) -> Self {

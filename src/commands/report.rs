@@ -1,6 +1,7 @@
 //! What a finished build says: digests on standard output, how to verify beside it, files for other programs.
 
 use crate::build::BuildOutcome;
+use crate::build::outcome::Builds;
 use crate::registry::{Descriptor, Digest, HostOptions, Repository};
 use crate::sign::key::KeyReference;
 use crate::sign::{
@@ -80,6 +81,10 @@ pub(super) fn metadata(outcome: &BuildOutcome) -> Vec<u8> {
         };
         root.insert(key.clone(), value);
     }
+    if let Some(image) = &outcome.image {
+        let descriptor = serde_json::to_value(image).expect("a descriptor is JSON");
+        root.entry("containerimage.descriptor").or_insert(descriptor);
+    }
     if let Some(digest) = outcome.digest() {
         root.insert("containerimage.digest".to_owned(), json!(digest.to_string()));
     }
@@ -87,13 +92,29 @@ pub(super) fn metadata(outcome: &BuildOutcome) -> Vec<u8> {
         let names: Vec<_> = outcome.tags.iter().map(ToString::to_string).collect();
         root.insert("image.name".to_owned(), json!(names.join(",")));
     }
-    let (builder, pod) = &outcome.builder;
-    let node = pod.as_deref().unwrap_or(builder);
-    root.insert("buildx.build.ref".to_owned(), json!(format!("{builder}/{node}/{}", outcome.reference)));
+    if let Some(Builds { builder, pod, reference, .. }) = outcome.builds.first() {
+        let node = pod.as_deref().unwrap_or(builder);
+        root.insert("buildx.build.ref".to_owned(), json!(format!("{builder}/{node}/{reference}")));
+    }
+    let mut own = Map::new();
     if !outcome.signed.is_empty() {
         let signatures: Vec<_> =
             outcome.signed.iter().flat_map(|(at, report)| signatures(at, report)).collect();
-        root.insert("kubectl-build".to_owned(), json!({ "signatures": signatures }));
+        own.insert("signatures".to_owned(), json!(signatures));
+    }
+    if outcome.builds.len() > 1 {
+        let builds = outcome.builds.iter().map(|build| {
+            json!({
+                "platforms": build.platforms,
+                "pod": build.pod,
+                "ref": build.reference,
+                "digest": build.digest.map(|digest| digest.to_string()),
+            })
+        });
+        own.insert("builds".to_owned(), builds.collect());
+    }
+    if !own.is_empty() {
+        root.insert("kubectl-build".to_owned(), Value::Object(own));
     }
     let mut text = serde_json::to_vec_pretty(&Value::Object(root)).expect("a map of strings is JSON");
     text.push(b'\n');
@@ -133,8 +154,12 @@ mod tests {
                 ("containerimage.descriptor".to_owned(), STANDARD.encode(descriptor.to_string())),
                 ("image.name".to_owned(), "r.example/a".to_owned()),
             ]),
-            reference: "abc".to_owned(),
-            builder: ("buildkit".to_owned(), Some("buildkit-0".to_owned())),
+            builds: vec![Builds {
+                builder: "buildkit".to_owned(),
+                pod: Some("buildkit-0".to_owned()),
+                reference: "abc".to_owned(),
+                ..Builds::default()
+            }],
             ..BuildOutcome::default()
         }
     }

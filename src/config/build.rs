@@ -7,6 +7,7 @@ use super::{builder, cluster, registry, sign};
 use crate::build::request::{BuildRequest, FrontendOptions};
 use crate::cli::build::{BuilderArgs, OptionArgs, OutputArgs};
 use crate::cli::{cluster::ClusterArgs, registry::RegistryArgs, signing::SigningArgs};
+use crate::image::{Platform, PlatformError};
 use crate::registry::Reference;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -88,6 +89,12 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
     let absolute = |path: Option<PathBuf>| path.map(|path| directory.join(path));
     let iidfile = absolute(output.iidfile);
     let metadata_file = absolute(output.metadata_file);
+    let platforms = platforms(&options.platforms, env)?;
+    let cross = options.cross.unwrap_or(false) || {
+        // One that is not text is the frontend's to complain of.
+        let text = std::fs::read_to_string(dockerfile_dir.join(&dockerfile_name));
+        crosses(&text.unwrap_or_default())
+    };
     let (frontend, entitlements) = frontend(&options, env)?;
     let progress = progress(output.progress, output.quiet, verbose, env)?;
     let request = BuildRequest {
@@ -95,6 +102,9 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         dockerfile_dir,
         dockerfile_name,
         tags,
+        platforms,
+        emulate: options.emulate.unwrap_or(false),
+        cross,
         options: frontend,
         entitlements,
         push,
@@ -268,7 +278,6 @@ fn frontend(options: &OptionArgs, env: &dyn Environment) -> Result<(FrontendOpti
         build_args,
         labels: labels.collect(),
         target: options.target.clone(),
-        platform: platform(&options.platforms, env)?,
         no_cache: options.no_cache.unwrap_or(false),
         pull: options.pull.unwrap_or(false),
         network,
@@ -279,27 +288,40 @@ fn frontend(options: &OptionArgs, env: &dyn Environment) -> Result<(FrontendOpti
     Ok((frontend, entitlements))
 }
 
-fn platform(flags: &[String], env: &dyn Environment) -> Result<Option<String>, Misuse> {
-    let (value, source) = match flags {
-        [] => match env.get_filled(names::PLATFORM) {
-            Some(value) => (value, Source::Env(names::PLATFORM)),
-            None => return Ok(None),
-        },
-        [one] => (one.clone(), Source::Flag("--platform")),
-        _ => return Err(Misuse::SeveralPlatforms),
+/// Resolves `--platform`: repeated, comma-separated or both, each platform once, in the order of asking.
+fn platforms(flags: &[String], env: &dyn Environment) -> Result<Vec<Platform>, Misuse> {
+    let (values, source) = match flags {
+        [] => (env.get_filled(names::PLATFORM).into_iter().collect(), Source::Env(names::PLATFORM)),
+        flags => (flags.to_vec(), Source::Flag("--platform")),
     };
-    if value.contains(',') {
-        return Err(Misuse::SeveralPlatforms);
+    let mut platforms = Vec::new();
+    for text in values.iter().flat_map(|value| value.split(',')) {
+        let platform: Platform = text.trim().parse().map_err(|error: PlatformError| Misuse::Value {
+            name: source.to_string(),
+            value: text.to_owned(),
+            reason: error.to_string(),
+        })?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
     }
-    let parts: Vec<&str> = value.split('/').collect();
-    let word = |part: &&str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-()".contains(c))
-    };
-    if !(2..=4).contains(&parts.len()) || !parts.iter().all(word) {
-        let reason = "a platform is written OS/ARCH or OS/ARCH/VARIANT, such as `linux/arm64`".to_owned();
-        return Err(Misuse::Value { name: source.to_string(), value, reason });
+    Ok(platforms)
+}
+
+/// Whether a Dockerfile can be built for a platform that nothing here runs: a stage of it runs on the builder's own,
+/// which is how Dockerfiles cross-compile, or nothing is run at all.
+fn crosses(dockerfile: &str) -> bool {
+    let mut runs = false;
+    for line in dockerfile.lines() {
+        let mut words = line.split_whitespace();
+        let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let own = ["--platform=$BUILDPLATFORM", "--platform=${BUILDPLATFORM}"];
+        if first.eq_ignore_ascii_case("from") && own.contains(&second) {
+            return true;
+        }
+        runs |= first.eq_ignore_ascii_case("run");
     }
-    Ok(Some(value))
+    !runs
 }
 
 fn add_host(text: &str) -> Result<String, Misuse> {
@@ -364,5 +386,23 @@ fn ulimit(text: &str) -> Result<String, Misuse> {
         (Some(soft), Some(hard)) if hard == -1 || (soft != -1 && soft <= hard) => Ok(text.to_owned()),
         (Some(_), Some(_)) => Err(invalid("the soft limit is above the hard one")),
         _ => Err(invalid("limits are numbers, -1 for none")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(
+        "FROM --platform=$BUILDPLATFORM golang AS build\nRUN go build\nFROM scratch\nCOPY --from=build /x /\n",
+        true
+    )]
+    #[case("from --platform=${BUILDPLATFORM} golang\nRUN go build\n", true)]
+    #[case("FROM busybox\nCOPY . /\n", true)]
+    #[case("FROM busybox\nRUN true\n", false)]
+    #[case("FROM --platform=$TARGETPLATFORM busybox\n  run true\n", false)]
+    fn a_dockerfile_crosses_if_nothing_of_the_other_platform_runs(#[case] text: &str, #[case] crosses: bool) {
+        assert_eq!(super::crosses(text), crosses);
     }
 }

@@ -88,9 +88,6 @@ pub enum Misuse {
     /// `--add-host`.
     #[error("invalid host {0}")]
     Host(String),
-    /// More than one platform.
-    #[error("several platforms in one build are not supported yet")]
-    SeveralPlatforms,
     /// TLS flags on a builder that doesn't speak it.
     #[error("{0} needs a builder at `tcp://`")]
     TlsWithoutTcp(&'static str),
@@ -144,7 +141,6 @@ impl Misuse {
                 "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET`, or set COSIGN_KEY"
             }
             Self::SigningOptionUnused(_) => "add `--sign`, or leave it out",
-            Self::SeveralPlatforms => "build one platform at a time with `--platform`",
             Self::TlsWithoutTcp(_) => "use `--builder tcp://HOST:PORT`, or leave it out",
             Self::Entitlement(_) => "`--allow` takes `network.host` and `security.insecure`",
             Self::Network(_) => "`--network` takes `default`, `none` and `host`",

@@ -1,22 +1,51 @@
 //! What a build asks about a builder before anything else starts: is it there, and how does it reach registries.
 
 use super::super::ClusterError;
-use super::super::api::ApiError;
+use super::super::api::{ApiError, Operation};
 use super::super::buildkitd::RegistrySettings;
 use super::super::choose;
 use super::super::connect::Connection;
-use super::{Builder, BuilderSpec, Looked, config, describe, get_deployment, look};
+use super::super::manifest::NODE_ARCHITECTURE;
+use super::{Builder, BuilderSpec, config, describe, get_deployment};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
 
 /// What there is of a builder.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// The builder, if it has a pod that takes builds now.
-    pub ready: Option<Builder>,
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// A pod of it takes builds now.
+    Ready(Box<Builder>),
     /// There is something of that name, which will be used as it is.
-    pub exists: bool,
-    /// How its daemon reaches registries; `None` where that may not be read, or nothing is there.
-    pub registries: Option<RegistrySettings>,
+    Waiting {
+        /// How its daemon will reach registries; `None` where that may not be read.
+        registries: Option<RegistrySettings>,
+        /// The node that a pod of it is already on.
+        node: Option<String>,
+        /// The architecture of the nodes that it is meant for, if it says so.
+        architecture: Option<String>,
+    },
+    /// Nothing.
+    Absent,
+}
+
+impl Found {
+    /// Returns how the daemon reaches registries; `None` where that may not be read, or nothing is there.
+    pub fn registries(&self) -> Option<&RegistrySettings> {
+        match self {
+            Self::Ready(builder) => builder.registries.as_ref(),
+            Self::Waiting { registries, .. } => registries.as_ref(),
+            Self::Absent => None,
+        }
+    }
+
+    /// Returns the builder, if it has a pod that takes builds now.
+    pub fn ready(self) -> Option<Box<Builder>> {
+        match self {
+            Self::Ready(builder) => Some(builder),
+            Self::Waiting { .. } | Self::Absent => None,
+        }
+    }
 }
 
 /// Looks for a builder; makes nothing and waits for nothing.
@@ -25,18 +54,49 @@ pub struct Found {
 /// The API server's, or a name that no builder can have.
 pub async fn find(connection: &Connection, spec: &BuilderSpec, key: &str) -> Result<Found, ClusterError> {
     spec.check()?;
-    let Looked { pods, own } = look(connection, &spec.name).await?;
-    if let Some(pod) = choose::choose(&pods, key) {
-        let ready = describe(connection, &spec.name, pod, own).await?;
-        return Ok(Found { registries: ready.registries.clone(), ready: Some(ready), exists: true });
-    }
+    let NotReady { own, node } = match look(connection, spec, key).await? {
+        Ok(ready) => return Ok(Found::Ready(Box::new(ready))),
+        Err(not_ready) => not_ready,
+    };
     // It may be starting, or have lost its pod: its settings are the same.
-    let deployment = readable(get_deployment(connection, &spec.name).await)?;
-    if deployment.is_none() && matches!(own, Ok(None)) {
-        return Ok(Found::default());
+    let deployment = readable(get_deployment(connection, &spec.slot().object()).await)?;
+    if deployment.is_none() && !matches!(own, Ok(Some(_))) {
+        // What is wrong with reading it is told, unless it is a right that is missing.
+        registries_of(connection, None, own).await?;
+        return Ok(Found::Absent);
     }
-    let exists = deployment.is_some() || own.is_ok();
-    Ok(Found { ready: None, exists, registries: registries_of(connection, deployment, own).await? })
+    let template = deployment.as_ref().and_then(|it| it.spec.as_ref()?.template.spec.as_ref());
+    let architecture = template.and_then(|pod| pod.node_selector.as_ref()?.get(NODE_ARCHITECTURE).cloned());
+    let registries = registries_of(connection, deployment, own).await?;
+    Ok(Found::Waiting { registries, node, architecture })
+}
+
+/// What a look at a builder shows that takes no builds now.
+pub(super) struct NotReady {
+    own: Result<Option<config::Files>, ApiError>,
+    node: Option<String>,
+}
+
+/// Returns the builder if it has a pod that takes builds now: the short way of all builds but the first.
+pub(super) async fn look(
+    connection: &Connection,
+    spec: &BuilderSpec,
+    key: &str,
+) -> Result<Result<Builder, NotReady>, ClusterError> {
+    let (namespace, slot) = (connection.namespace(), spec.slot());
+    let api: Api<Pod> = Api::namespaced(connection.client().clone(), namespace);
+    let parameters = ListParams::default().labels(&slot.query());
+    let pods = connection.call(Operation::many("list", "pods", namespace), || api.list(&parameters));
+    // Both at once: the second connection is needed anyway, for the watch beside the build.
+    let (pods, own) = tokio::join!(pods, config::read_map(connection, namespace, &spec.name));
+    let pods = pods?.items;
+    match choose::choose(&pods, key) {
+        Some(pod) => describe(connection, &spec.name, pod, own).await.map(Ok),
+        None => {
+            let node = pods.iter().find_map(|pod| pod.spec.as_ref()?.node_name.clone());
+            Ok(Err(NotReady { own, node }))
+        }
+    }
 }
 
 /// Returns how a builder's daemon reaches registries, from its objects alone: the builder itself need not run. What

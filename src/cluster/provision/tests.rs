@@ -326,15 +326,15 @@ async fn a_missing_custom_config_is_told_before_anything_is_made() {
 async fn a_builder_without_a_pod_keeps_its_registry_settings() {
     let certs = json!({ "metadata": { "name": "certs" }, "data": { "cert.pem": "custom" } });
     let api = FakeApi::new().with("/api/v1/namespaces/ci/configmaps/certs", certs);
-    assert!(!find(&api.connection(), &spec(), "").await.unwrap().exists);
+    assert!(matches!(find(&api.connection(), &spec(), "").await.unwrap(), Found::Absent));
     let config = "[registry.\"r:5000\"]\nca = [\"/etc/config/cert.pem\"]\n";
     let custom = BuilderSpec { custom_config: Some("certs".into()), config: Some(config.into()), ..spec() };
     create(&api.connection(), &custom, &Events::off()).await.unwrap();
     api.objects.lock().unwrap().retain(|key, _| !key.contains("/pods/"));
     let found = find(&api.connection(), &spec(), "").await.unwrap();
-    assert!(found.ready.is_none() && found.exists);
+    assert!(matches!(found, Found::Waiting { node: None, architecture: None, .. }), "{found:?}");
     let by_name = registries(&api.connection(), "buildkit").await.unwrap();
-    for registries in [found.registries.unwrap(), by_name] {
+    for registries in [found.registries().cloned().unwrap(), by_name] {
         assert_eq!(registries.hosts["r:5000"].ca_pem, [b"custom".to_vec()]);
     }
     // Who may read nothing but pods goes without.
@@ -342,8 +342,32 @@ async fn a_builder_without_a_pod_keeps_its_registry_settings() {
         (!path.ends_with("/pods")).then(|| status(403, "Forbidden", "x is forbidden: User cannot"))
     });
     let found = find(&blind.connection(), &spec(), "").await.unwrap();
-    assert!(!found.exists && found.registries.is_none());
+    assert!(matches!(found, Found::Absent));
     assert_eq!(registries(&blind.connection(), "buildkit").await.unwrap(), RegistrySettings::default());
+}
+
+#[tokio::test]
+async fn a_sibling_is_made_like_the_first_and_goes_with_it() {
+    let api = FakeApi::new();
+    let spec = BuilderSpec { image: Some("i:1".into()), architecture: Some("amd64".into()), ..spec() };
+    let sibling = spec.sibling("arm64");
+    ensure(&api.connection(), &sibling, "", &Events::off()).await.unwrap();
+    let (first, second) = (api.get(DEPLOYMENT), api.get(&format!("{DEPLOYMENT}-arm64")));
+    for (object, architecture) in [(&first, "amd64"), (&second, "arm64")] {
+        let pod = &object["spec"]["template"]["spec"];
+        assert_eq!(pod["nodeSelector"]["kubernetes.io/arch"], architecture);
+        assert_eq!(pod["containers"][0]["image"], "i:1");
+        assert_eq!(pod["volumes"][1]["configMap"]["name"], "buildkit", "one configuration for both");
+    }
+    // Somebody's Deployment of that name is nobody's sibling.
+    api.objects.lock().unwrap().retain(|key, _| !key.contains("/pods/"));
+    let foreign = api.clone().with(&format!("{DEPLOYMENT}-s390x"), json!({ "metadata": { "name": "x" } }));
+    let error = ensure(&foreign.connection(), &spec.sibling("s390x"), "", &Events::off()).await.unwrap_err();
+    assert!(matches!(error, ClusterError::Foreign { .. }), "{error:?}");
+
+    remove(&api.connection(), "buildkit", &Events::off()).await.unwrap();
+    assert!(!api.has(DEPLOYMENT) && !api.has(&format!("{DEPLOYMENT}-arm64")) && !api.has(CONFIG_MAP));
+    assert!(api.has(&format!("{DEPLOYMENT}-s390x")));
 }
 
 #[tokio::test]

@@ -1,0 +1,365 @@
+//! Several platforms in one build: emulated on one pod, natively on two. The second node is presented as arm64 by its
+//! label, and QEMU stands in for its processor.
+
+#![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
+
+#[path = "support/peers.rs"]
+mod peers;
+#[path = "support/probe.rs"]
+mod probe;
+#[path = "support/registries.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod registries;
+#[path = "support/rig.rs"]
+mod rig;
+#[path = "support/seen.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod seen;
+#[path = "support/tool.rs"]
+mod tool;
+
+use crate::registries::Registry;
+use crate::rig::{Rig, text};
+use crate::seen::Seen;
+use crate::tool::{Ran, Tool};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Only one test at a time says what the nodes are.
+static NODES: Mutex<()> = Mutex::new(());
+
+/// Holds the nodes as they are: both amd64.
+fn nodes(rig: &Rig) -> MutexGuard<'static, ()> {
+    let alone = NODES.lock().unwrap_or_else(PoisonError::into_inner);
+    // A run that was killed may have left it.
+    ArmNode::withdraw(rig);
+    alone
+}
+
+/// The second node, presented as arm64 while this lives.
+struct ArmNode<'a> {
+    rig: &'a Rig,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl<'a> ArmNode<'a> {
+    const NODE: &'static str = "node-b";
+    const POLICY: &'static str = "kubectl-build-test-arm64";
+
+    fn present(rig: &'a Rig) -> Self {
+        let alone = nodes(rig);
+        // A kubelet mends the label with its next report, so its reports are refused meanwhile; the node's lease keeps
+        // it alive.
+        rig.apply(&format!(
+            "apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: {policy}}}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {{apiGroups: [''], apiVersions: [v1], operations: [UPDATE], resources: [nodes, nodes/status], resourceNames: [{node}]}}
+  validations:
+  - expression: object.metadata.labels['kubernetes.io/arch'] == 'arm64'
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{name: {policy}}}
+spec: {{policyName: {policy}, validationActions: [Deny]}}
+",
+            policy = Self::POLICY,
+            node = Self::NODE
+        ));
+        let presented = Self { rig, _alone: alone };
+        tool::eventually("the kubelet's reports are refused", Duration::from_secs(30), || {
+            presented.label("arm64", &[]);
+            let refused = !presented.label("amd64", &["--dry-run=server"]);
+            (refused && Self::architecture(rig) == "arm64").then_some(())
+        });
+        presented
+    }
+
+    fn label(&self, architecture: &str, more: &[&str]) -> bool {
+        let label = format!("kubernetes.io/arch={architecture}");
+        let arguments = [&["label", "node", Self::NODE, &label, "--overwrite"], more].concat();
+        self.rig.try_kubectl(&arguments).status.success()
+    }
+
+    fn architecture(rig: &Rig) -> String {
+        rig.kubectl(&["get", "node", Self::NODE, "-o", r"jsonpath={.metadata.labels.kubernetes\.io/arch}"])
+    }
+
+    /// Lets the kubelet say again what the node is.
+    fn withdraw(rig: &Rig) {
+        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+            rig.try_kubectl(&["delete", kind, Self::POLICY, "--ignore-not-found"]);
+        }
+        tool::eventually("the kubelet mends its label", Duration::from_secs(60), || {
+            (Self::architecture(rig) == "amd64").then_some(())
+        });
+    }
+}
+
+impl Drop for ArmNode<'_> {
+    fn drop(&mut self) {
+        Self::withdraw(self.rig);
+    }
+}
+
+/// Writes a context whose RUN step runs a program of the platform that is built.
+fn probes(tool: &Tool) {
+    use std::os::unix::fs::PermissionsExt as _;
+    for architecture in ["amd64", "arm64"] {
+        let path = tool.file(&format!("ctx/probe-{architecture}"), probe::program(architecture));
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+    tool.file(
+        "ctx/Dockerfile",
+        "FROM scratch\nARG TARGETARCH\nCOPY probe-$TARGETARCH /probe\nRUN [\"/probe\"]\n",
+    );
+}
+
+fn fresh(purpose: &str) -> String {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    format!("{purpose}-{}", time.as_millis())
+}
+
+fn crane(rig: &Rig, arguments: &[&str]) -> Vec<u8> {
+    let output =
+        rig.command(rig.peer("crane")).args(arguments).arg("--insecure").output().expect("crane runs");
+    assert!(output.status.success(), "crane {arguments:?}: {}", text(&output.stderr));
+    output.stdout
+}
+
+/// Reads the index of a tag, checks its bytes against its digest, and returns it with the platforms of its images.
+fn index(rig: &Rig, tag: &str) -> (Value, Vec<String>) {
+    let index: Value = serde_json::from_slice(&crane(rig, &["manifest", tag])).expect("an index");
+    assert_eq!(index["mediaType"], INDEX);
+    let entries = index["manifests"].as_array().expect("entries");
+    let platforms = entries.iter().filter(|entry| entry["platform"]["os"] == "linux").map(|entry| {
+        assert_eq!(entry["mediaType"], IMAGE);
+        format!("linux/{}", entry["platform"]["architecture"].as_str().expect("an architecture"))
+    });
+    let platforms = platforms.collect();
+    (index, platforms)
+}
+
+/// Asserts that the file that the RUN step wrote stands in the image of a platform.
+fn ran_on(rig: &Rig, tag: &str, architecture: &str) {
+    let image = crane(rig, &["export", "--platform", &format!("linux/{architecture}"), tag, "-"]);
+    let written = format!("built on {architecture}\n");
+    assert!(
+        image.windows(written.len()).any(|window| window == written.as_bytes()),
+        "not built on {architecture}"
+    );
+}
+
+fn cosign_accepts(tool: &Tool, key: &Path, image: &str) {
+    // cosign 2 wants a root as soon as it sees a bundle.
+    let root = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#;
+    let root = tool.file("root.json", root);
+    let root = ["--trusted-root", root.to_str().expect("UTF-8")];
+    for (cosign, more) in [("cosign", &[][..]), ("cosign2", &root[..])] {
+        let mut command = tool.rig.command(tool.rig.peer(cosign));
+        command.args(["verify", "--key", key.to_str().expect("UTF-8"), "--insecure-ignore-tlog"]);
+        command.args(["--allow-http-registry", image]).args(more);
+        let output = command.env("HOME", tool.home()).output().expect("cosign runs");
+        assert!(output.status.success(), "{cosign} verify {image}: {}", text(&output.stderr));
+    }
+}
+
+fn deployments(rig: &Rig, namespace: &str) -> Vec<String> {
+    let names = rig.kubectl(&["get", "deployments", "-n", namespace, "-o", "name"]);
+    names.lines().map(|line| line.trim_start_matches("deployment.apps/").to_owned()).collect()
+}
+
+#[test]
+#[ignore = "needs the rig"]
+fn one_pod_builds_natively_and_by_emulation_and_all_of_it_is_signed() {
+    let rig = Rig::load();
+    let _both_amd64 = nodes(&rig);
+    let space = rig.namespace("emulated");
+    let tool = Tool::new(&rig, space.name());
+    probes(&tool);
+    let (key, public) = tool.key_pair("k", "");
+    let (registry, name) = (rig.get("REGISTRY"), fresh("emulated"));
+    let (one, two) = (format!("{registry}/{name}:1"), format!("{registry}/{name}-too:1"));
+    let build = |more: &[&str]| {
+        let platforms = ["--platform", "linux/aarch64", "--platform", "linux/amd64,linux/arm64"];
+        let push = ["-t", &one, "-t", &two, "--push", "--registry-http", registry, "--progress", "plain"];
+        let sign = ["--sign", "--cosign-key", key.to_str().expect("UTF-8"), "--iidfile", "iid"];
+        let mut command =
+            tool.command("kubectl-build", &[&platforms[..], &push, &sign, more, &["ctx"]].concat());
+        command.env("COSIGN_PASSWORD", "");
+        tool::run(command)
+    };
+    let there = [
+        "nothing here builds linux/arm64: node-a is linux/amd64, node-b is linux/amd64",
+        "--emulate",
+        "--cross",
+    ];
+    build(&[]).fails(3, &there);
+    assert!(deployments(&rig, space.name()).is_empty(), "a builder was made for nothing");
+
+    let ran = build(&["--emulate", "--metadata-file", "meta.json"]);
+    let node = rig.kubectl(&["get", "pods", "-n", space.name(), "-o", "jsonpath={.items[0].spec.nodeName}"]);
+    for line in [
+        &format!("linux/arm64 → {node}, emulated"),
+        &format!("linux/amd64 → {node}, native"),
+        "built on arm64",
+        "built on amd64",
+    ] {
+        assert!(ran.stderr.contains(line), "{line:?} is not in:\n{}", ran.stderr);
+    }
+    let digest = Seen::plain(&rig).digest(&name, "1").expect("the tag is there");
+    assert_eq!(ran.ok(), format!("{one}@{digest}\n{two}@{digest}\n"));
+    assert_eq!(std::fs::read_to_string(tool.home().join("iid")).expect("a file"), digest);
+    for tag in [&one, &two] {
+        let (index, platforms) = index(&rig, tag);
+        assert_eq!(platforms, ["linux/arm64", "linux/amd64"], "{index}");
+        assert_eq!(
+            index["manifests"].as_array().expect("entries").len(),
+            2,
+            "nothing else was asked for: {index}"
+        );
+        cosign_accepts(&tool, &public, tag);
+    }
+    for architecture in ["amd64", "arm64"] {
+        ran_on(&rig, &one, architecture);
+    }
+    cosign_accepts(&tool, &public, &format!("{registry}/{name}@{digest}"));
+    for entry in index(&rig, &one).0["manifests"].as_array().expect("entries") {
+        cosign_accepts(
+            &tool,
+            &public,
+            &format!("{registry}/{name}@{}", entry["digest"].as_str().expect("a digest")),
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs the rig"]
+fn each_platform_is_built_on_a_node_that_runs_it() {
+    let rig = Rig::load();
+    let _arm = ArmNode::present(&rig);
+    let space = rig.namespace("native");
+    let tool = Tool::new(&rig, space.name());
+    probes(&tool);
+    let (registry, name) = (rig.get("REGISTRY"), fresh("native"));
+    let build = |tag: &str, platforms: &str| -> Ran {
+        let push =
+            ["--push", "--registry-http", registry, "--progress", "plain", "--metadata-file", "meta.json"];
+        tool.build(&[&["-t", tag, "--platform", platforms], &push[..], &["ctx"]].concat())
+    };
+    // Where both could be had, one is enough for one.
+    let (single, tag) = (format!("{registry}/{name}:single"), format!("{registry}/{name}:1"));
+    let stderr = build(&single, "linux/arm64").stderr;
+    assert!(stderr.contains("linux/arm64 → node-b, native"), "{stderr}");
+    assert_eq!(deployments(&rig, space.name()), ["buildkit"]);
+    let seen = Seen::plain(&rig);
+    assert_eq!(seen.manifest(&name, "single").expect("a manifest")["mediaType"], IMAGE);
+
+    // The second time each pod is there already, and a node of its own is what it has.
+    for round in 0..2 {
+        let ran = build(&tag, "linux/amd64,linux/arm64");
+        for line in ["linux/amd64 → node-a, native", "linux/arm64 → node-b, native", "[amd64 internal] load"]
+        {
+            assert!(ran.stderr.contains(line), "{round}: {line:?} is not in:\n{}", ran.stderr);
+        }
+        let digest = seen.digest(&name, "1").expect("the tag is there");
+        assert_eq!(ran.ok(), format!("{tag}@{digest}\n"));
+        assert_eq!(deployments(&rig, space.name()), ["buildkit", "buildkit-amd64"]);
+    }
+    let (joined, platforms) = index(&rig, &tag);
+    assert_eq!(platforms, ["linux/amd64", "linux/arm64"], "{joined}");
+    for architecture in ["amd64", "arm64"] {
+        ran_on(&rig, &tag, architecture);
+    }
+
+    // Ours is what buildx makes of the same.
+    let metadata: Value =
+        serde_json::from_slice(&std::fs::read(tool.home().join("meta.json")).expect("a file")).expect("JSON");
+    assert_eq!(
+        metadata["containerimage.digest"],
+        seen.digest(&name, "1").expect("the tag is there").as_str()
+    );
+    assert_eq!(metadata["containerimage.descriptor"]["mediaType"], INDEX);
+    let builds = metadata["kubectl-build"]["builds"].as_array().expect("one for each pod");
+    let local = Registry::without_referrers();
+    let mut sources = Vec::new();
+    for build in builds {
+        let digest = build["digest"].as_str().expect("a digest");
+        let copy = format!("{}/{name}@{digest}", local.host);
+        let bytes = crane(&rig, &["manifest", &format!("{registry}/{name}@{digest}")]);
+        assert!(!bytes.is_empty());
+        crane(
+            &rig,
+            &[
+                "copy",
+                &format!("{registry}/{name}@{digest}"),
+                &format!("{}/{name}:{}", local.host, sources.len()),
+            ],
+        );
+        sources.push(copy);
+    }
+    let mut buildx = rig.command(rig.peer("buildx"));
+    let output =
+        buildx.args(["imagetools", "create", "--dry-run"]).args(&sources).env("HOME", tool.home()).output();
+    let output = output.expect("buildx runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut theirs: Value = serde_json::from_slice(&output.stdout).expect("an index");
+    let mut ours = joined;
+    // Theirs stand in the order of the builders, ours in that of the request.
+    for index in [&mut theirs, &mut ours] {
+        index["manifests"].as_array_mut().expect("entries").sort_by_key(|entry| entry["digest"].to_string());
+    }
+    assert_eq!(ours, theirs);
+
+    // One builder to the person, whatever it consists of.
+    let listed = tool.buildkit(&["ls"]).ok();
+    assert!(
+        listed.lines().count() == 3 && listed.contains("node-a") && listed.contains("node-b"),
+        "{listed}"
+    );
+    assert_eq!(listed.matches("buildkit").count(), 1, "{listed}");
+    tool.buildkit(&["rm"]).ok();
+    assert!(deployments(&rig, space.name()).is_empty());
+}
+
+#[test]
+#[ignore = "needs the rig"]
+fn a_platform_that_fails_stops_the_others_and_is_named() {
+    let rig = Rig::load();
+    let _arm = ArmNode::present(&rig);
+    let space = rig.namespace("failing");
+    let tool = Tool::new(&rig, space.name());
+    let (registry, name) = (rig.get("REGISTRY"), fresh("failing"));
+    let dockerfile = format!(
+        "FROM {} AS amd64\nRUN echo begun && sleep 250\nFROM scratch AS arm64\nCOPY Dockerfile /probe\n\
+         RUN [\"/probe\"]\nFROM $TARGETARCH\n",
+        rig.get("BASE_REF")
+    );
+    tool.file("ctx/Dockerfile", dockerfile);
+    tool.buildkit(&["create", "--registry-http", registry]).ok();
+    let tag = format!("{registry}/{name}:1");
+    let began = Instant::now();
+    let ran = tool.build(&[
+        "-t",
+        &tag,
+        "--platform",
+        "linux/amd64,linux/arm64",
+        "--push",
+        "--registry-http",
+        registry,
+        "--progress",
+        "plain",
+        "ctx",
+    ]);
+    assert!(began.elapsed() < Duration::from_secs(120), "the other platform was waited for");
+    ran.fails(1, &["error: linux/arm64: ", "the other platforms were stopped", "CANCELED"]);
+    assert_eq!(Seen::plain(&rig).digest(&name, "1"), None);
+}

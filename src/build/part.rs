@@ -1,0 +1,185 @@
+//! One builder's part of a build: reached, asked, solved.
+
+use super::credentials::RegistryCredentials;
+use super::error::BuildError;
+use super::placement::{Group, How};
+use super::plan::{self, Delivery, SolvePlan};
+use super::reach::{self, Place, Reached};
+use super::request::BuildRequest;
+use super::settle::settle;
+use crate::buildkit::Lost;
+use crate::buildkit::solve::{self, Exporter, SolveError, SolveRequest};
+use crate::event::Events;
+use crate::image::Platform;
+use crate::registry;
+use crate::registry::credentials::Resolver;
+use crate::session::auth::Auth;
+use crate::session::filesync::{self, FileSync, LocalDir};
+use crate::session::{Attachable, Session, SessionError, SessionOptions};
+use crate::task::Cancel;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long the daemon's own error is waited for once the session has failed.
+const OWN_ERROR: Duration = Duration::from_secs(3);
+
+/// A builder, and what was planned for it.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Where it is.
+    pub place: Place,
+    /// What it builds; without a plan it builds everything, as its daemon can.
+    pub group: Option<Group>,
+}
+
+impl Site {
+    /// Returns the only builder of a build, which has no plan.
+    pub fn only(place: Place) -> Self {
+        Self { place, group: None }
+    }
+}
+
+/// What all parts have in common.
+pub(super) struct Common<'a> {
+    pub(super) request: &'a BuildRequest,
+    pub(super) delivery: &'a Delivery,
+    pub(super) client: &'a registry::Client,
+    pub(super) resolver: &'a Arc<Resolver>,
+    /// Keys and registries were found to be in order.
+    pub(super) leave: watch::Receiver<bool>,
+    /// Several builders build at once.
+    pub(super) joined: bool,
+}
+
+/// What a part brought about.
+pub(super) struct Solved {
+    pub(super) response: BTreeMap<String, String>,
+    pub(super) reached: Reached,
+    /// The build's id at this daemon.
+    pub(super) reference: String,
+}
+
+/// Runs one part: reaches the builder, or makes it once that is allowed, and solves there.
+pub(super) async fn run(
+    common: &Common<'_>,
+    site: &Site,
+    events: &Events,
+    cancel: &Cancel,
+) -> Result<Solved, BuildError> {
+    let Common { request, leave, .. } = common;
+    let placed: Option<Vec<(Platform, How)>> = site.group.as_ref().map(|group| group.platforms.clone());
+    let platforms = match &placed {
+        Some(placed) => placed.iter().map(|(platform, _)| platform.clone()).collect(),
+        None => request.platforms.clone(),
+    };
+    let reaching = async {
+        let reached = match reach::find(&site.place, events).await? {
+            Some(reached) => reached,
+            None => {
+                // The sender is gone only where the check failed, and all this with it.
+                drop(leave.clone().wait_for(|given| *given).await);
+                reach::make(&site.place, &request.context, events).await?
+            }
+        };
+        settle(&reached, request, placed, events).await?;
+        Ok::<_, BuildError>(reached)
+    };
+    let mut reached = cancel.guard(reaching).await.map_err(BuildError::Interrupted)??;
+    let plan = plan::plan(request, &platforms, common.delivery, common.joined);
+    let reference = solve::random_reference();
+    let response = solve_with_session(common, plan, &mut reached, (&reference, events, cancel)).await?;
+    Ok(Solved { response, reached, reference })
+}
+
+async fn solve_with_session(
+    Common { request, client, resolver, leave, .. }: &Common<'_>,
+    plan: SolvePlan,
+    reached: &mut Reached,
+    (reference, events, cancel): (&str, &Events, &Cancel),
+) -> Result<BTreeMap<String, String>, BuildError> {
+    let locals = vec![
+        LocalDir { name: plan::CONTEXT.to_owned(), root: request.context.clone() },
+        LocalDir { name: plan::DOCKERFILE.to_owned(), root: request.dockerfile_dir.clone() },
+    ];
+    let sync = FileSync::new(locals, events.clone()).after(leave.clone());
+    let report = sync.report();
+    let credentials = RegistryCredentials { resolver: Arc::clone(resolver), client: (*client).clone() };
+    let attachables: Vec<Box<dyn Attachable>> =
+        vec![Box::new(sync), Box::new(Auth::new(Arc::new(credentials)))];
+    let options = SessionOptions { shared_key: shared_key(request), attachables, events: events.clone() };
+    let opened = cancel.guard(Session::open(reached.client.control(), options)).await;
+    let mut session = opened.map_err(BuildError::Interrupted)?.map_err(BuildError::Session)?;
+
+    let solve_request = SolveRequest {
+        reference: reference.to_owned(),
+        session_id: session.id().to_owned(),
+        frontend: solve::DOCKERFILE.to_owned(),
+        attrs: plan.attrs,
+        exporters: plan.exporters.into_iter().map(|(kind, attrs)| Exporter { kind, attrs }).collect(),
+        entitlements: plan.entitlements,
+    };
+    let client = reached.client.clone();
+    let solving = solve::solve(&client, solve_request, events, cancel);
+    tokio::pin!(solving);
+    let solved = tokio::select! {
+        biased;
+        solved = &mut solving => solved.map_err(|error| failed(error, &report)),
+        lost = reached.lost() => Err(BuildError::Pod(lost)),
+        error = session.closed() => match tokio::time::timeout(OWN_ERROR, &mut solving).await {
+            Ok(solved) => solved.map_err(|error| failed(error, &report)),
+            Err(_silent) => Err(BuildError::Session(error)),
+        },
+    };
+    match solved {
+        Ok(response) => {
+            session.close().await;
+            Ok(response)
+        }
+        Err(error) => {
+            Err(cancel.guard(explain(error, reached)).await.unwrap_or_else(BuildError::Interrupted))
+        }
+    }
+}
+
+/// The pod may know more than the connection: a moment is spent on asking.
+async fn explain(error: BuildError, reached: &mut Reached) -> BuildError {
+    let loss = match &error {
+        BuildError::Lost { source, .. } => reached.explain(source, matches!(source, Lost::Silent(_))).await,
+        BuildError::Session(source) => {
+            reached.explain(source, matches!(source, SessionError::Silent(_))).await
+        }
+        BuildError::Failed(failure) if failure.may_come_from_stopping() => reached.going().await,
+        _ => None,
+    };
+    match (loss, error) {
+        (Some(loss), _) => BuildError::Pod(loss),
+        (None, BuildError::Lost { source, .. }) => BuildError::Lost { builder: reached.name.clone(), source },
+        (None, error) => error,
+    }
+}
+
+/// What we saw ourselves while sending comes before what the daemon made of it.
+fn failed(error: SolveError, report: &filesync::Report) -> BuildError {
+    match error {
+        SolveError::Cancelled(cause) => BuildError::Interrupted(cause),
+        SolveError::Lost(source) => BuildError::Lost { builder: String::new(), source },
+        SolveError::Failed(failure) => match report.take() {
+            Some(error) => BuildError::Context(error),
+            None => BuildError::Failed(failure),
+        },
+    }
+}
+
+/// The key under which the daemon keeps the previous copy of the context, to be sent only what changed: stable for
+/// a directory. The path is hashed, because the daemon is shared and a path is nobody else's business.
+fn shared_key(request: &BuildRequest) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let context = request.context.canonicalize().unwrap_or_else(|_| request.context.clone());
+    let machine = rustix::system::uname();
+    let mut key = machine.nodename().to_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(context.as_os_str().as_bytes());
+    registry::Digest::of(&key).hex()
+}

@@ -1,0 +1,90 @@
+//! From a builder and the cluster's nodes to the pods that a build needs.
+
+use super::part::Site;
+use super::placement::{self, Machine, Unplaced, Wanted};
+use super::reach::Place;
+use super::request::BuildRequest;
+use crate::cluster::builder::{self, BuilderSpec, Found, NodeRef};
+use crate::cluster::{ClusterError, Connection};
+use std::collections::BTreeSet;
+
+/// Why there is no pod for each platform.
+#[derive(Debug, thiserror::Error)]
+pub enum SitesError {
+    /// The cluster failed us.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Nothing builds a platform.
+    #[error(transparent)]
+    Unplaced(#[from] Box<Unplaced>),
+}
+
+/// Returns where a build runs: on the builder's own pod, and on one more for each further architecture that its platforms
+/// need and the nodes have. Where nodes may not be listed, the builder's own pod has to do, and says itself what it can.
+///
+/// # Errors
+/// The cluster's, or a platform that nothing builds.
+pub async fn sites(
+    connection: &Connection,
+    spec: BuilderSpec,
+    found: Found,
+    request: &BuildRequest,
+) -> Result<Vec<Site>, SitesError> {
+    let place = |spec: BuilderSpec, found: Found| Place::Cluster {
+        connection: connection.clone(),
+        spec: Box::new(spec),
+        found: found.ready(),
+    };
+    let nodes = match request.platforms.is_empty() {
+        true => None,
+        false => builder::nodes(connection).await?,
+    };
+    let Some(nodes) = nodes else { return Ok(vec![Site::only(place(spec, found))]) };
+    let home = home(&found, &nodes);
+    let wanted = Wanted { platforms: &request.platforms, emulate: request.emulate, cross: request.cross };
+    let groups = placement::place(wanted, &machines(&nodes, home.as_deref()), home.as_deref())?;
+
+    let several = nodes.iter().map(|node| &node.architecture).collect::<BTreeSet<_>>().len() > 1;
+    let mut spec = spec;
+    if several && matches!(found, Found::Absent) {
+        // The first pod has to be where its part is; whichever node it got otherwise would decide.
+        spec.architecture = groups.first().map(|group| group.architecture.clone());
+    }
+    let key = request.context.to_string_lossy();
+    let (mut sites, mut first) = (Vec::new(), Some(found));
+    for (at, group) in groups.into_iter().enumerate() {
+        let at_home = match &home {
+            Some(home) => group.architecture == *home,
+            None => at == 0,
+        };
+        let (spec, found) = match first.take_if(|_| at_home) {
+            Some(found) => (spec.clone(), found),
+            None => {
+                let sibling = spec.sibling(&group.architecture);
+                let found = builder::find(connection, &sibling, &key).await?;
+                (sibling, found)
+            }
+        };
+        sites.push(Site { place: place(spec, found), group: Some(group) });
+    }
+    Ok(sites)
+}
+
+/// Returns the architecture of the builder's own pod, as far as it is decided.
+fn home(found: &Found, nodes: &[NodeRef]) -> Option<String> {
+    let (node, architecture) = match found {
+        Found::Ready(builder) => (builder.pod.node.as_ref(), None),
+        Found::Waiting { node, architecture, .. } => (node.as_ref(), architecture.clone()),
+        Found::Absent => (None, None),
+    };
+    let of_node = || nodes.iter().find(|it| Some(&it.name) == node).map(|it| it.architecture.clone());
+    architecture.or_else(of_node)
+}
+
+/// Returns the nodes that a pod can be on: those that take new ones, and those like the one that the builder is on.
+fn machines(nodes: &[NodeRef], home: Option<&str>) -> Vec<Machine> {
+    let open = |node: &&NodeRef| node.eligible || home == Some(node.architecture.as_str());
+    let machine =
+        |node: &NodeRef| Machine { name: node.name.clone(), architecture: node.architecture.clone() };
+    nodes.iter().filter(open).map(machine).collect()
+}
