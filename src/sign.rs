@@ -35,7 +35,7 @@ pub use evidence::{Content, Evidence, KeySigner, Material, Signer, SignerError, 
 pub use log::LogEntry;
 pub use scope::{Scope, ScopeError};
 pub use store::{Manifest, Store, StoreError};
-pub use verify::{AcceptedSignature, RefusedSignature, Verdict, VerifyRequest, verify_image};
+pub use verify::{AcceptedSignature, RefusedSignature, Verdict, VerifyRequest, Wanted, verify_image};
 
 use crate::event::Events;
 use crate::registry::{Descriptor, Digest, Repository};

@@ -10,7 +10,7 @@ use kubectl_build::registry::{self, Client, Descriptor, Digest, Kind, Options, R
 use kubectl_build::sign::key::{KeyFile, PublicKey};
 use kubectl_build::sign::{
     Formats, KeySigner, Manifest, Scope, SignReport, SignRequest, Signer, Store, StoreError, Verdict,
-    VerifyRequest, sign_image, verify_image,
+    VerifyRequest, Wanted, sign_image, verify_image,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -163,6 +163,7 @@ impl Bench {
         let request = VerifyRequest {
             storage: image.repository.clone(),
             image: image.digest,
+            wanted: Wanted::Signature,
             docker_reference: Some(image.repository.signing_name()),
             annotations: map(annotations),
             formats: Formats::Both,

@@ -8,7 +8,7 @@ mod publish;
 mod read;
 
 pub(super) use publish::{Published, publish, verify};
-pub(super) use read::{BLOB_LIMIT, Standing};
+pub(super) use read::BLOB_LIMIT;
 
 use super::evidence::{Evidence, Material};
 use super::json::{Object, raw};
@@ -26,6 +26,9 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+const PREDICATE_TYPE: &str = "predicateType";
+/// The media type of an attestation's layer.
+const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const CHAIN: &str = "dev.sigstore.cosign/chain";
 const LOGGED: &str = "dev.sigstore.cosign/bundle";
@@ -61,6 +64,27 @@ pub(super) enum LegacyError {
 /// Returns the tag that holds the signatures of this image.
 pub(super) fn tag(image: &Digest) -> String {
     format!("{}.sig", image.tag())
+}
+
+/// Returns the tag that holds the attestations of this image.
+pub(super) fn attestation_tag(image: &Digest) -> String {
+    format!("{}.att", image.tag())
+}
+
+/// Returns the layers of a manifest that can be signatures or attestations, without its config.
+pub(super) fn layers_of(manifest: &[u8]) -> Result<Vec<Layer>, LegacyError> {
+    let manifest = object(manifest, "manifest")?;
+    let media_type: Option<String> = member(&manifest, "mediaType", "manifest")?;
+    check_media_type(media_type.as_deref())?;
+    let layers = elements(&manifest, "layers", "manifest")?;
+    Ok(layers.iter().take(LAYERS_MAX).filter_map(|layer| serde_json::from_str(layer.get()).ok()).collect())
+}
+
+fn check_media_type(found: Option<&str>) -> Result<(), LegacyError> {
+    match found {
+        None | Some(OCI_MANIFEST | DOCKER_MANIFEST) => Ok(()),
+        Some(other) => Err(LegacyError::MediaType(other.to_owned())),
+    }
 }
 
 /// A layer of a `.sig` image, as far as it concerns signatures.
@@ -102,6 +126,13 @@ impl Layer {
     /// Whether it is a signature and not, say, an attestation.
     pub(super) fn is_simple_signing(&self) -> bool {
         self.media_type == payload::MEDIA_TYPE
+    }
+
+    /// Whether it may be an attestation of this predicate type.
+    pub(super) fn may_hold(&self, predicate_type: &str) -> bool {
+        // Not every writer says the type (`cosign attach attestation` doesn't).
+        let plausible = self.annotations.get(PREDICATE_TYPE).is_none_or(|found| found == predicate_type);
+        self.media_type == ENVELOPE && plausible
     }
 
     /// Returns what the annotations hold; `None` where there is no readable signature. What else can't be read is
@@ -193,10 +224,7 @@ impl SignatureImage {
     pub(super) fn parse(manifest: &[u8], config: &[u8]) -> Result<Self, LegacyError> {
         let manifest = object(manifest, "manifest")?;
         let media_type: Option<String> = member(&manifest, "mediaType", "manifest")?;
-        match media_type.as_deref() {
-            None | Some(OCI_MANIFEST | DOCKER_MANIFEST) => {}
-            Some(other) => return Err(LegacyError::MediaType(other.to_owned())),
-        }
+        check_media_type(media_type.as_deref())?;
         config_descriptor(&manifest)?;
         let layers = elements(&manifest, "layers", "manifest")?;
         let layers = layers.iter().map(|layer| serde_json::from_str(layer.get()).ok()).collect();

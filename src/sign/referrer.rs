@@ -6,7 +6,7 @@ mod publish;
 mod read;
 
 pub(super) use publish::{Published, publish, verify};
-pub(super) use read::{fetch_bundles, list};
+pub(super) use read::{ATTESTATION_LIMIT, candidates, list};
 
 use super::bundle;
 use super::json::{Object, raw};
@@ -132,13 +132,19 @@ pub(super) fn find(manifest: &[u8], image: &Digest) -> Option<Found> {
     Some(Found { bundle: layer.digest, entry: entry(manifest, found.annotations.unwrap_or_default()) })
 }
 
-/// Whether a listed referrer may hold a signature of the image, so that its manifest is worth fetching.
-pub(super) fn may_hold_signature(listed: &Descriptor) -> bool {
+/// Whether a listed referrer may hold a statement of this predicate type about the image, so that its manifest is
+/// worth fetching.
+pub(super) fn may_hold(listed: &Descriptor, predicate_type: &str) -> bool {
     let plausible = match listed.artifact_type.as_deref() {
         None | Some("" | EMPTY_MEDIA_TYPE) => true,
         Some(other) => other.starts_with(bundle::MEDIA_TYPE_STEM),
     };
-    plausible && listed.annotations.get(PREDICATE_TYPE).is_none_or(|found| found == bundle::SIGNED)
+    plausible && may_be(&listed.annotations, predicate_type)
+}
+
+/// Whether what carries these annotations may be a statement of this predicate type.
+fn may_be(annotations: &BTreeMap<String, String>, predicate_type: &str) -> bool {
+    annotations.get(PREDICATE_TYPE).is_none_or(|found| found == predicate_type)
 }
 
 /// Why what stands at the fallback tag can't be added to.
@@ -296,13 +302,14 @@ mod tests {
     #[test]
     fn lying_and_silent_listings_are_looked_into() {
         let mut listed = Descriptor::bare(OCI_MANIFEST, Digest::of(b""), 0);
-        assert!(may_hold_signature(&listed));
+        assert!(may_hold(&listed, bundle::SIGNED));
         listed.artifact_type = Some(EMPTY_MEDIA_TYPE.to_owned());
-        assert!(may_hold_signature(&listed));
+        assert!(may_hold(&listed, bundle::SIGNED));
         listed.annotations.insert(PREDICATE_TYPE.to_owned(), "https://slsa.dev/provenance/v1".to_owned());
-        assert!(!may_hold_signature(&listed), "it says that it is something else");
+        assert!(!may_hold(&listed, bundle::SIGNED), "it says that it is something else");
+        assert!(may_hold(&listed, "https://slsa.dev/provenance/v1"));
         listed.annotations.clear();
         listed.artifact_type = Some("application/spdx+json".to_owned());
-        assert!(!may_hold_signature(&listed));
+        assert!(!may_hold(&listed, bundle::SIGNED));
     }
 }

@@ -4,6 +4,7 @@ use super::SignRequest;
 use super::check::Expected;
 use super::error::SignError;
 use super::evidence::Signer;
+use super::payload;
 use super::referrer::EMPTY_CONFIG;
 use super::store::Store;
 use crate::event::Events;
@@ -71,6 +72,7 @@ impl<'a> Run<'a> {
         Expected {
             image: *image,
             docker_reference: Some(self.repository().signing_name()),
+            kind: Some(payload::IMAGE_SIGNATURE),
             annotations: self.annotations().clone(),
         }
     }

@@ -442,6 +442,7 @@ async fn verify(store: &MemoryStore, key: &str, change: impl FnOnce(&mut VerifyR
     let mut request = VerifyRequest {
         storage: "registry.example/team/app".parse().unwrap(),
         image: Digest::of(b"image"),
+        wanted: Wanted::Signature,
         docker_reference: Some("registry.example/team/app".to_owned()),
         annotations: BTreeMap::new(),
         formats: Formats::Both,
@@ -530,9 +531,133 @@ async fn tampering_is_refused() {
     let forged =
         bundle::signed_statement(&Digest::of(b"image"), &BTreeMap::from([("env".into(), "prod".into())]));
     let forged = bundle::encode(&forged, &opened.evidence);
-    let expected =
-        check::Expected { image: Digest::of(b"image"), docker_reference: None, annotations: BTreeMap::new() };
+    let expected = check::Expected {
+        image: Digest::of(b"image"),
+        docker_reference: None,
+        kind: None,
+        annotations: BTreeMap::new(),
+    };
     let signer = signer("p256-pkcs8");
     let reason = check::bundle(&Digest::of(&forged), &forged, &expected, signer.verifier()).unwrap_err();
     assert_eq!(reason, "it is not a signature of this key over this content");
+}
+
+/// What stands in one place hides nothing of the other, be it foreign, gone or unreadable.
+#[tokio::test]
+async fn neither_place_hides_the_other() {
+    let formats = |verdict: &Verdict| verdict.accepted.iter().map(|found| found.format).collect::<Vec<_>>();
+    let foreign = || Manifest { media_type: "x/y".into(), bytes: br#"{"mediaType":"x/y"}"#[..].into() };
+    let store = MemoryStore::new(false);
+    sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+    for (tag, left) in [(sig_tag(), Format::Bundle), (Digest::of(b"image").tag(), Format::Legacy)] {
+        let before = store.edit(|state| state.manifests.insert(tag.clone(), foreign()).unwrap());
+        let verdict = verify(&store, "p256-pkcs8", |_| ()).await;
+        assert_eq!(formats(&verdict), [left]);
+        assert!(verdict.refused[0].reason.contains("something else"), "{verdict:?}");
+        store.edit(|state| state.manifests.insert(tag, before));
+    }
+    let payload: Digest = store.tag(&sig_tag())["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
+    store.edit(|state| drop(state.blobs.remove(&payload)));
+    assert_eq!(formats(&verify(&store, "p256-pkcs8", |_| ()).await), [Format::Bundle]);
+    // Whether what can't be read was signed by another key nobody knows.
+    let mut request = VerifyRequest {
+        storage: "registry.example/team/app".parse().unwrap(),
+        image: Digest::of(b"image"),
+        wanted: Wanted::Signature,
+        docker_reference: None,
+        annotations: BTreeMap::new(),
+        formats: Formats::Both,
+    };
+    let stranger = signer("rsa2048-pkcs8");
+    let error = verify_image(&store, stranger.verifier(), &request).await.unwrap_err();
+    assert!(error.store().is_some(), "{error}");
+    request.formats = Formats::Bundle;
+    assert!(verify_image(&store, stranger.verifier(), &request).await.unwrap().accepted.is_empty());
+}
+
+const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+
+/// Puts a signed statement of this predicate type about the image into the store, in both formats.
+async fn attest(store: &MemoryStore, key: &str, predicate_type: &str) {
+    let at = "registry.example/team/app".parse().unwrap();
+    let image = request().image;
+    let statement = String::from_utf8(bundle::signed_statement(&image.digest, &BTreeMap::new())).unwrap();
+    let statement = statement.replace(bundle::SIGNED, predicate_type);
+    let evidence = signer(key).sign(Content::Statement(statement.as_bytes())).await.unwrap();
+    let blob = bundle::encode(statement.as_bytes(), &evidence);
+    let referrer = referrer::referrer(&image, &blob, predicate_type, "2026-11-21T23:56:25Z");
+    store.put_blob(&at, blob.into()).await.unwrap();
+    let digest = referrer.entry.digest.to_string();
+    let manifest = Manifest { media_type: referrer::OCI_MANIFEST.into(), bytes: referrer.manifest.into() };
+    store.put_manifest(&at, &digest, manifest).await.unwrap();
+
+    use base64::Engine as _;
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let envelope = serde_json::json!({
+        "payloadType": bundle::STATEMENT, "payload": base64(statement.as_bytes()),
+        "signatures": [{ "keyid": "", "sig": base64(b"another's") }, { "sig": base64(&evidence.signature) }],
+    });
+    let envelope = serde_json::to_vec(&envelope).unwrap();
+    let layer = serde_json::json!({
+        "mediaType": "application/vnd.dsse.envelope.v1+json", "size": envelope.len(),
+        "digest": Digest::of(&envelope), "annotations": {
+            "dev.cosignproject.cosign/signature": "", "predicateType": predicate_type,
+        },
+    });
+    store.put_blob(&at, envelope.into()).await.unwrap();
+    let manifest = serde_json::json!({ "schemaVersion": 2, "layers": [layer] });
+    let manifest = Manifest { media_type: referrer::OCI_MANIFEST.into(), bytes: manifest.to_string().into() };
+    store.put_manifest(&at, &format!("{}.att", image.digest.tag()), manifest).await.unwrap();
+}
+
+#[tokio::test]
+async fn attestations_are_verified_by_type_and_are_no_signatures() {
+    let store = MemoryStore::new(true);
+    attest(&store, "p256-pkcs8", PROVENANCE).await;
+    let wanted = |kind: &str| Wanted::Attestation(kind.to_owned());
+    let verdict = verify(&store, "p256-pkcs8", |request| request.wanted = wanted(PROVENANCE)).await;
+    let [legacy, bundle] = &verdict.accepted[..] else { panic!("both formats: {verdict:?}") };
+    assert_eq!((legacy.format, bundle.format), (Format::Legacy, Format::Bundle));
+    for found in [legacy, bundle] {
+        assert_eq!(found.kind, PROVENANCE);
+        let envelope: serde_json::Value =
+            serde_json::from_str(found.envelope.as_ref().expect("an envelope")).unwrap();
+        assert_eq!(envelope["payloadType"], bundle::STATEMENT);
+    }
+    let signed = verify(&store, "p256-pkcs8", |_| ()).await;
+    assert!(signed.accepted.is_empty(), "a provenance is no approval: {signed:?}");
+    let sbom = |request: &mut VerifyRequest| request.wanted = wanted("https://spdx.dev/Document");
+    assert!(verify(&store, "p256-pkcs8", sbom).await.accepted.is_empty());
+    let stranger = verify(&store, "rsa2048-pkcs8", |request| request.wanted = wanted(PROVENANCE)).await;
+    assert!(stranger.accepted.is_empty() && stranger.refused.len() == 2, "{stranger:?}");
+    // A label that lies about the statement below it.
+    let store = MemoryStore::new(true);
+    attest(&store, "p256-pkcs8", PROVENANCE).await;
+    store.edit(|state| {
+        for manifest in state.manifests.values_mut() {
+            let text = String::from_utf8(manifest.bytes.to_vec()).unwrap();
+            manifest.bytes = text.replace(PROVENANCE, "https://sigstore.dev/cosign/sign/v1").into();
+        }
+    });
+    let verdict = verify(&store, "p256-pkcs8", |_| ()).await;
+    assert!(verdict.accepted.is_empty(), "{verdict:?}");
+}
+
+/// As cosign does; our own signatures must say what they are.
+#[tokio::test]
+async fn any_kind_of_simple_signing_counts() {
+    let store = MemoryStore::new(true);
+    sign(&store, &["p256-pkcs8"], &request()).await.unwrap();
+    let payload: Digest = store.tag(&sig_tag())["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
+    let text = store.edit(|state| String::from_utf8(state.blobs[&payload].to_vec()).unwrap());
+    let text = text.replace("cosign container image signature", "atomic container signature");
+    let evidence = signer("p256-pkcs8").sign(Content::Payload(text.as_bytes())).await.unwrap();
+    let layer = legacy::Layer::new(text.as_bytes(), &evidence);
+    let manifest = serde_json::json!({ "layers": [layer] }).to_string();
+    store.edit(|state| {
+        state.blobs.insert(layer.digest, text.into());
+        state.manifests.get_mut(&sig_tag()).unwrap().bytes = manifest.into();
+    });
+    let verdict = verify(&store, "p256-pkcs8", |request| request.formats = Formats::Legacy).await;
+    assert_eq!(verdict.accepted[0].kind, "atomic container signature", "{verdict:?}");
 }

@@ -1,10 +1,10 @@
 //! Looks for signatures of an image as a stranger does: from the registry alone, in both formats.
 
-use super::check::{self, Expected};
+use super::check::{self, Envelope, Expected, Said};
 use super::error::SignError;
 use super::evidence::Verifier;
 use super::store::Store;
-use super::{Format, Formats, legacy, referrer};
+use super::{Format, Formats, bundle, legacy, referrer};
 use crate::registry::{Digest, Repository};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,12 +16,32 @@ pub struct VerifyRequest {
     pub storage: Repository,
     /// The image, resolved once: nothing of what follows looks at tags of it again.
     pub image: Digest,
+    /// What counts.
+    pub wanted: Wanted,
     /// The repository that signatures must name, if that matters. Bundles name none and pass.
     pub docker_reference: Option<String>,
     /// Annotations that must have been signed.
     pub annotations: BTreeMap<String, String>,
     /// Where to look. The presence of one format never hides the other.
     pub formats: Formats,
+}
+
+/// What counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A signature: a provenance by the same key says how the image was built, not that it is approved.
+    Signature,
+    /// A statement about the image, of this predicate type.
+    Attestation(String),
+}
+
+impl Wanted {
+    fn predicate_type(&self) -> &str {
+        match self {
+            Self::Signature => bundle::SIGNED,
+            Self::Attestation(predicate_type) => predicate_type,
+        }
+    }
 }
 
 /// What was found.
@@ -40,8 +60,14 @@ pub struct AcceptedSignature {
     pub format: Format,
     /// The manifest that holds it.
     pub location: Digest,
+    /// The repository that it names; bundles name none.
+    pub docker_reference: Option<String>,
+    /// The kind of statement: `critical.type`, or the predicate type.
+    pub kind: String,
     /// What was signed along.
     pub annotations: BTreeMap<String, String>,
+    /// The DSSE envelope as JSON in one line, of an attestation.
+    pub envelope: Option<String>,
 }
 
 /// A signature that doesn't hold.
@@ -49,16 +75,27 @@ pub struct AcceptedSignature {
 pub struct RefusedSignature {
     /// How it is stored.
     pub format: Format,
-    /// The manifest that holds it.
+    /// The manifest that holds it, or should.
     pub location: Digest,
     /// Why not, as a clause: `it is for the image …`.
     pub reason: String,
 }
 
 impl Verdict {
-    fn add(&mut self, format: Format, location: Digest, checked: Result<BTreeMap<String, String>, String>) {
+    fn add(&mut self, format: Format, location: Digest, checked: Result<(Said, Option<Envelope>), String>) {
         match checked {
-            Ok(annotations) => self.accepted.push(AcceptedSignature { format, location, annotations }),
+            Ok((said, envelope)) => {
+                let Said { docker_reference, kind, annotations } = said;
+                let envelope = envelope.map(|envelope| envelope.to_json());
+                self.accepted.push(AcceptedSignature {
+                    format,
+                    location,
+                    docker_reference,
+                    kind,
+                    annotations,
+                    envelope,
+                });
+            }
             Err(reason) => self.refused.push(RefusedSignature { format, location, reason }),
         }
     }
@@ -66,51 +103,163 @@ impl Verdict {
 
 /// Checks every signature of the image that the registry holds.
 ///
+/// What can't be read hides nothing: if another signature holds, that is enough. If none does, an unread one
+/// could have.
+///
 /// # Errors
-/// [`SignError`] when the registry can't be read; signatures that don't hold are no error but in the verdict.
+/// [`SignError`] when no signature holds and something could not be read; signatures that don't hold are no
+/// error but in the verdict.
 pub async fn verify_image(
     store: &dyn Store,
     verifier: &dyn Verifier,
     request: &VerifyRequest,
 ) -> Result<Verdict, SignError> {
-    let VerifyRequest { storage, image, docker_reference, annotations, formats } = request;
     let expected = Expected {
-        image: *image,
-        docker_reference: docker_reference.clone(),
-        annotations: annotations.clone(),
+        image: request.image,
+        docker_reference: request.docker_reference.clone(),
+        kind: None,
+        annotations: request.annotations.clone(),
     };
+    let looking = Looking { store, verifier, request, expected };
+    let (legacy, bundles) = tokio::join!(looking.at_tag(), looking.at_referrers());
     let mut verdict = Verdict::default();
-    if formats.has(Format::Legacy) {
-        verify_legacy(store, verifier, storage, &expected, &mut verdict).await?;
+    let mut unread = None;
+    for found in [legacy, bundles] {
+        let Found { verdict: part, unread: error } = found;
+        verdict.accepted.extend(part.accepted);
+        verdict.refused.extend(part.refused);
+        unread = unread.or(error);
     }
-    if formats.has(Format::Bundle) {
-        let listed = referrer::list(store, storage, image).await?.descriptors();
-        for stored in referrer::fetch_bundles(store, storage, image, listed).await? {
-            let checked = check::bundle(&stored.bundle, &stored.blob, &expected, verifier);
-            verdict.add(Format::Bundle, stored.entry.digest, checked);
-        }
+    match unread {
+        Some(error) if verdict.accepted.is_empty() => Err(error),
+        _ => Ok(verdict),
     }
-    Ok(verdict)
 }
 
-async fn verify_legacy(
-    store: &dyn Store,
-    verifier: &dyn Verifier,
-    storage: &Repository,
-    expected: &Expected,
-    verdict: &mut Verdict,
-) -> Result<(), SignError> {
-    let tag = legacy::tag(&expected.image);
-    let standing = legacy::Standing::read(store, storage, &tag).await?.open(store, storage, &tag).await?;
-    let location = standing.digest();
-    // One payload often carries several signatures.
-    let mut payloads = BTreeMap::new();
-    for layer in standing.image.layers().filter(|layer| layer.is_simple_signing()) {
-        if let Entry::Vacant(missing) = payloads.entry(layer.digest) {
-            missing.insert(store.get_blob(storage, &layer.digest, legacy::BLOB_LIMIT).await?);
-        }
-        let checked = check::layer(layer, &payloads[&layer.digest], expected, verifier);
-        verdict.add(Format::Legacy, location, checked);
+struct Looking<'a> {
+    store: &'a dyn Store,
+    verifier: &'a dyn Verifier,
+    request: &'a VerifyRequest,
+    expected: Expected,
+}
+
+/// What one of the two places holds, as far as it could be read.
+#[derive(Default)]
+struct Found {
+    verdict: Verdict,
+    unread: Option<SignError>,
+}
+
+impl Found {
+    /// Keeps the first error.
+    fn unread(&mut self, error: impl Into<SignError>) {
+        self.unread.get_or_insert(error.into());
     }
-    Ok(())
+}
+
+impl Looking<'_> {
+    /// Looks at the `.sig` or `.att` tag.
+    async fn at_tag(&self) -> Found {
+        let mut found = Found::default();
+        let VerifyRequest { storage, image, wanted, formats, .. } = self.request;
+        if !formats.has(Format::Legacy) {
+            return found;
+        }
+        let tag = match wanted {
+            Wanted::Signature => legacy::tag(image),
+            Wanted::Attestation(_) => legacy::attestation_tag(image),
+        };
+        let manifest = match self.store.get_manifest(storage, &tag).await {
+            Ok(Some(manifest)) => manifest.bytes,
+            Ok(None) => return found,
+            Err(error) => {
+                found.unread(error);
+                return found;
+            }
+        };
+        let location = Digest::of(&manifest);
+        let layers = match legacy::layers_of(&manifest) {
+            Ok(layers) => layers,
+            Err(error) => {
+                let reason = format!("the tag {tag} holds something else than signatures: {error}");
+                found.verdict.add(Format::Legacy, location, Err(reason));
+                return found;
+            }
+        };
+        // One payload often carries several signatures.
+        let mut blobs = BTreeMap::new();
+        for layer in &layers {
+            let limit = match wanted {
+                Wanted::Signature if layer.is_simple_signing() => legacy::BLOB_LIMIT,
+                Wanted::Attestation(predicate_type) if layer.may_hold(predicate_type) => {
+                    referrer::ATTESTATION_LIMIT
+                }
+                _ => continue,
+            };
+            let blob = match blobs.entry(layer.digest) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(missing) => match self.store.get_blob(storage, &layer.digest, limit).await {
+                    Ok(blob) => missing.insert(blob),
+                    Err(error) => {
+                        found.unread(error);
+                        continue;
+                    }
+                },
+            };
+            let checked = match wanted {
+                Wanted::Signature => {
+                    check::layer(layer, blob, &self.expected, self.verifier).map(|said| (said, None))
+                }
+                Wanted::Attestation(wanted) => {
+                    check::attestation_layer(layer, blob, wanted, &self.expected, self.verifier)
+                        .map(|(said, envelope)| (said, Some(envelope)))
+                }
+            };
+            found.verdict.add(Format::Legacy, location, checked);
+        }
+        found
+    }
+
+    /// Looks at what refers to the image.
+    async fn at_referrers(&self) -> Found {
+        let mut found = Found::default();
+        let VerifyRequest { storage, image, wanted, formats, .. } = self.request;
+        if !formats.has(Format::Bundle) {
+            return found;
+        }
+        let listed = match referrer::list(self.store, storage, image).await {
+            Ok(listing) => listing.descriptors(),
+            Err(SignError::ForeignTag { tag, source, .. }) => {
+                let reason = format!("the tag {tag} holds something else than referrers: {source}");
+                found.verdict.add(Format::Bundle, *image, Err(reason));
+                return found;
+            }
+            Err(error) => {
+                found.unread(error);
+                return found;
+            }
+        };
+        let predicate_type = wanted.predicate_type();
+        for candidate in referrer::candidates(self.store, storage, image, listed, predicate_type).await {
+            let stored = match candidate {
+                Ok(stored) => stored,
+                Err(error) => {
+                    found.unread(error);
+                    continue;
+                }
+            };
+            let (digest, blob) = (&stored.bundle, &stored.blob);
+            let checked = match wanted {
+                Wanted::Signature => {
+                    check::bundle(digest, blob, &self.expected, self.verifier).map(|said| (said, None))
+                }
+                Wanted::Attestation(wanted) => {
+                    check::attestation_bundle(digest, blob, wanted, &self.expected, self.verifier)
+                        .map(|(said, envelope)| (said, Some(envelope)))
+                }
+            };
+            found.verdict.add(Format::Bundle, stored.entry.digest, checked);
+        }
+        found
+    }
 }

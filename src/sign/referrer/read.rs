@@ -1,6 +1,7 @@
 //! Finds the bundles that refer to an image, wherever the registry lists them.
 
-use super::{Entry, FallbackIndex, find, may_hold_signature};
+use super::super::bundle::SIGNED;
+use super::{Entry, FallbackIndex, find, may_be, may_hold};
 use crate::registry::{Descriptor, Digest, Repository};
 use crate::sign::error::SignError;
 use crate::sign::store::{Manifest, Store};
@@ -9,6 +10,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 /// The largest bundle that is read. A signature takes a kilobyte, a logged one five.
 pub(in crate::sign) const BUNDLE_LIMIT: usize = 4 << 20;
+/// The largest attestation that is read, as cosign's own limit.
+pub(in crate::sign) const ATTESTATION_LIMIT: usize = 128 << 20;
 /// How many referrers are fetched at a time.
 const AT_ONCE: usize = 8;
 /// How many listed referrers are looked into.
@@ -87,8 +90,35 @@ pub(in crate::sign) async fn fetch_bundles(
         let blob = store.get_blob(at, &found.bundle, BUNDLE_LIMIT).await.ok();
         Ok(blob.map(|blob| Stored { entry: found.entry, bundle: found.bundle, blob }))
     };
-    let candidates = listed.into_iter().filter(may_hold_signature).take(LOOKED_INTO);
+    let candidates = listed.into_iter().filter(|listed| may_hold(listed, SIGNED)).take(LOOKED_INTO);
     let fetched: Vec<Option<Stored>> =
         futures_util::stream::iter(candidates).map(fetch).buffered(AT_ONCE).try_collect().await?;
     Ok(fetched.into_iter().flatten().collect())
+}
+
+/// Fetches the listed bundles that may be statements of this predicate type, for a verifier: each that can't be
+/// read is an error by itself. Entries whose manifest is gone are passed over.
+pub(in crate::sign) async fn candidates(
+    store: &dyn Store,
+    at: &Repository,
+    image: &Digest,
+    listed: Vec<Descriptor>,
+    predicate_type: &str,
+) -> Vec<Result<Stored, SignError>> {
+    let limit = if predicate_type == SIGNED { BUNDLE_LIMIT } else { ATTESTATION_LIMIT };
+    let fetch = |listed: Descriptor| async move {
+        let manifest = store.get_manifest(at, &listed.digest.to_string()).await?;
+        let Some(found) = manifest.and_then(|manifest| find(&manifest.bytes, image)) else {
+            return Ok::<_, SignError>(None);
+        };
+        // A registry whose listing tells no predicate type hands out the manifests of all referrers.
+        if !may_be(&found.entry.annotations, predicate_type) {
+            return Ok(None);
+        }
+        let blob = store.get_blob(at, &found.bundle, limit).await?;
+        Ok(Some(Stored { entry: found.entry, bundle: found.bundle, blob }))
+    };
+    let listed = listed.into_iter().filter(|listed| may_hold(listed, predicate_type)).take(LOOKED_INTO);
+    let fetched = futures_util::stream::iter(listed).map(fetch).buffered(AT_ONCE);
+    fetched.filter_map(|found| std::future::ready(found.transpose())).collect().await
 }
