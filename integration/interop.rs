@@ -1,5 +1,7 @@
 //! Signatures against real cosign 2 and 3 over real registries, in both directions.
 
+#[path = "interop/command.rs"]
+mod command;
 #[path = "support/peers.rs"]
 mod peers;
 #[path = "support/registries.rs"]

@@ -17,7 +17,7 @@ pub mod request;
 mod run;
 mod settle;
 mod sites;
-mod store;
+pub mod store;
 
 pub use error::BuildError;
 pub use join::JoinError;

@@ -9,13 +9,14 @@ pub mod buildkit;
 pub mod cluster;
 pub mod registry;
 pub mod signing;
+pub mod verify;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use std::ffi::OsString;
 use std::path::Path;
 
 /// The verbs of `kubectl buildkit`, which `kubectl build` reaches too.
-pub const VERBS: &[&str] = &["build", "create", "ls", "rm", "sign", "version", "help"];
+pub const VERBS: &[&str] = &["build", "create", "ls", "rm", "sign", "verify", "version", "help"];
 
 /// What the command line asks for.
 #[derive(Debug)]

@@ -11,6 +11,8 @@ mod logging;
 mod registries;
 mod report;
 mod sign;
+mod verifiers;
+mod verify;
 
 use crate::cli::buildkit::Verb;
 use crate::cli::{self, Invocation};
@@ -66,6 +68,7 @@ pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
                 Verb::Sign(args) => {
                     drive(verbose, env, |cancel| sign::run(*args, cluster, verbose, env, cancel))
                 }
+                Verb::Verify(args) => drive(verbose, env, |cancel| verify::run(*args, cluster, env, cancel)),
                 Verb::Version => drive(verbose, env, async |_| {
                     print_lines([concat!("kubectl-build ", env!("CARGO_PKG_VERSION"))])
                 }),

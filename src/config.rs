@@ -12,5 +12,6 @@ pub mod misuse;
 pub mod registry;
 pub mod sign;
 pub mod source;
+pub mod verify;
 
 pub use misuse::Misuse;

@@ -15,10 +15,11 @@ use kubectl_build::sign::{
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
 
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 pub(crate) struct Bench {
@@ -132,6 +133,22 @@ impl Bench {
         Image { repository, digest, descriptor }
     }
 
+    /// Pushes an index of one image, under the tag `v` too.
+    pub(crate) async fn push_index(&self, name: &str) -> Image {
+        let Image { repository, descriptor, .. } = self.push_image(name).await;
+        let index = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX_TYPE}","manifests":[{{"mediaType":"{MANIFEST_TYPE}","digest":"{}","size":{},"platform":{{"architecture":"amd64","os":"linux"}}}}]}}"#,
+            descriptor.digest, descriptor.size
+        );
+        let descriptor = Descriptor::of(INDEX_TYPE, index.as_bytes());
+        let digest = descriptor.digest;
+        for place in [digest.to_string(), "v".to_owned()] {
+            let manifest = Manifest { media_type: INDEX_TYPE.to_owned(), bytes: index.clone().into() };
+            self.store.put_manifest(&repository, &place, manifest).await.unwrap();
+        }
+        Image { repository, digest, descriptor }
+    }
+
     pub(crate) async fn sign(&self, image: &Image, key: &Key, formats: Formats) -> SignReport {
         self.sign_with(image, key, formats, &[]).await
     }
@@ -193,6 +210,32 @@ impl Bench {
             .env("HOME", key.path())
             .env("COSIGN_PASSWORD", "secret")
             .env("HTTPS_PROXY", "http://127.0.0.1:9")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a verb of the binary under test in the key's folder, as [`shell`](Self::shell) does with cosign.
+    pub(crate) fn tool(&self, key: &Key, arguments: &[&str]) -> Output {
+        let link = key.path().join("kubectl-buildkit");
+        if !link.exists() {
+            #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
+            let binary = std::env::var_os("KUBECTL_BUILD_BIN")
+                .unwrap_or_else(|| env!("CARGO_BIN_EXE_kubectl-build").into());
+            std::os::unix::fs::symlink(binary, &link).unwrap();
+        }
+        let public = std::fs::read_to_string(key.path().join("cosign.pub")).unwrap_or_default();
+        // Without a terminal: a password that is asked for is one that is missing.
+        Command::new("setsid")
+            .args(["--wait", "timeout", "60"])
+            .arg(link)
+            .args(arguments)
+            .current_dir(key.path())
+            .env_clear()
+            .env("HOME", key.path())
+            .env("COSIGN_PASSWORD", "secret")
+            .env("PUBLIC", public)
+            .env("HTTPS_PROXY", "http://127.0.0.1:9")
+            .stdin(Stdio::null())
             .output()
             .unwrap()
     }

@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 /// How each generation signs without any service, in each format that it can write.
-fn sign_lines(image: &Image) -> Vec<(&'static str, Format, String)> {
+pub(crate) fn sign_lines(image: &Image) -> Vec<(&'static str, Format, String)> {
     let config = "printf %s '{\"mediaType\":\"application/vnd.dev.sigstore.signingconfig.v0.2+json\",\
                   \"rekorTlogConfig\":{},\"tsaConfig\":{}}' > sc.json && \
                   printf %s '{\"mediaType\":\"application/vnd.dev.sigstore.trustedroot+json;version=0.1\"}' > tr.json && ";

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 /// A registry client as a store of signatures.
 #[derive(Clone, Debug)]
-pub(super) struct RegistryStore(pub(super) registry::Client);
+pub struct RegistryStore(pub registry::Client);
 
 fn failed(error: RegistryError) -> StoreError {
     match error.kind() {

@@ -1,6 +1,6 @@
 //! `kubectl buildkit VERB`.
 
-use super::{build, cluster, registry, signing};
+use super::{build, cluster, registry, signing, verify};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -30,6 +30,8 @@ pub enum Verb {
     Rm(RmArgs),
     /// Sign a pushed image by its digest, verify the signature, then write tags: finishes an interrupted build
     Sign(Box<SignArgs>),
+    /// Verify who signed an image, as a stranger would: exits with 10 if nobody did, 11 if it is not there, 12 if others did
+    Verify(Box<verify::VerifyArgs>),
     /// Print the version
     Version,
 }

@@ -1,6 +1,7 @@
 //! From any module's error to what a person reads: message, causes, hints and exit code, in this one place.
 
 use super::interrupt;
+use super::verify::Described;
 use crate::build::SitesError;
 use crate::build::error::BuildError;
 use crate::build::finish::FinishError;
@@ -14,8 +15,9 @@ use crate::cluster::{ClusterError, ConnectError};
 use crate::config::Misuse;
 use crate::config::builder::Tls;
 use crate::registry::credentials::CredentialError;
-use crate::registry::{Digest, Kind, OptionsError, RegistryError, Repository};
+use crate::registry::{Digest, Kind, OptionsError, Reference, RegistryError, Repository};
 use crate::sign::key::KeyError;
+use crate::sign::{RefusedSignature, SignError};
 use crate::task::Cause;
 use crate::ui::colours::Palette;
 use crate::ui::progress::{FailedStep, NoTerminal};
@@ -33,12 +35,21 @@ pub(super) const USAGE: u8 = 2;
 const UNAVAILABLE: u8 = 3;
 /// Pushed, but not signed or not tagged.
 const UNFINISHED: u8 = 4;
+/// `verify`: nobody signed the image (this and the next two as cosign's).
+const NO_SIGNATURE: u8 = 10;
+/// `verify`: the image is not there.
+const NO_IMAGE: u8 = 11;
+/// `verify`: others signed it, or something else.
+const NO_MATCH: u8 = 12;
 /// A bug of ours.
 const BUG: u8 = 70;
 /// BuildKit says that the fault is its own.
 const INTERNAL: u8 = 100;
 /// The builder's machine is out of something.
 const EXHAUSTED: u8 = 102;
+
+/// How many signatures that don't count are told of.
+const REASONS_MAX: usize = 20;
 
 /// What went wrong, as it is told.
 #[derive(Debug)]
@@ -120,6 +131,39 @@ impl Failure {
         let mut failure = Self::said(format!("the signing key `{name}` cannot be used"), USAGE);
         failure.report.causes = Report::of(&error).causes;
         failure.report.causes.insert(0, error.to_string());
+        failure
+    }
+
+    /// A key to verify with that is none.
+    pub(super) fn public_key(name: &str, error: impl Error + 'static) -> Self {
+        let mut failure = Self::said(format!("the key `{name}` cannot verify"), USAGE);
+        failure.report.causes = Report::of(&error).causes;
+        failure.report.causes.insert(0, error.to_string());
+        failure
+    }
+
+    /// What is to be verified isn't there.
+    pub(super) fn nothing_there(reference: &Reference) -> Self {
+        Self::said(format!("there is no image {reference}"), NO_IMAGE)
+    }
+
+    /// Signatures that can't be read.
+    pub(super) fn unverified(error: &SignError) -> Self {
+        let registry = error.store().and_then(|error| error.downcast_ref::<RegistryError>());
+        Self::new(error, FAILED).hints(registry.and_then(registry_hint))
+    }
+
+    /// An image without a signature that counts.
+    pub(super) fn not_signed(asked: &Described<'_>, key: &str, refused: &[RefusedSignature]) -> Self {
+        if refused.is_empty() {
+            return Self::said(asked.nothing(), NO_SIGNATURE)
+                .hint("signatures that are kept elsewhere are found with `--signature-repository`");
+        }
+        let mut failure = Self::said(asked.none_matches(key), NO_MATCH);
+        failure.report.causes = refused.iter().take(REASONS_MAX).map(Described::reason).collect();
+        if refused.len() > REASONS_MAX {
+            failure.report.causes.push(format!("and {} more", refused.len() - REASONS_MAX));
+        }
         failure
     }
 

@@ -35,7 +35,11 @@ pub(super) async fn gather(
     Ok(gathered)
 }
 
-async fn gather_one(
+/// Reads one key and finds its password, as [`gather`] does.
+///
+/// # Errors
+/// As [`gather`].
+pub(super) async fn gather_one(
     settings: KeySettings,
     password: &Password,
     cluster: Option<&Connection>,

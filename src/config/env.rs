@@ -18,6 +18,8 @@ pub mod names {
     pub const COSIGN_KEY: &str = "COSIGN_KEY";
     /// Password of the signing key; set counts, even if empty.
     pub const COSIGN_PASSWORD: &str = "COSIGN_PASSWORD";
+    /// Repository that signatures go to, if it isn't the image's.
+    pub const COSIGN_REPOSITORY: &str = "COSIGN_REPOSITORY";
     /// Progress mode where the flag is absent or `auto`.
     pub const PROGRESS: &str = "BUILDKIT_PROGRESS";
     /// Colours of the progress, as BuildKit's.

@@ -58,6 +58,9 @@ pub enum Misuse {
     /// `--sign` with no key.
     #[error("`--sign` needs a key")]
     SignWithoutKey,
+    /// `verify` with no key.
+    #[error("`verify` needs a key")]
+    VerifyWithoutKey,
     /// `--sign=` with a word we don't know.
     #[error("{name}={value} is not one of `true`, `false`, `cosign`")]
     SignValue {
@@ -139,6 +142,9 @@ impl Misuse {
             Self::SignWithoutPush => "add `--push`: signatures are stored in the registry, beside the image",
             Self::SignWithoutKey => {
                 "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET`, or set COSIGN_KEY"
+            }
+            Self::VerifyWithoutKey => {
+                "name the public key with `--key FILE|env://NAME|k8s://NAMESPACE/SECRET`, or set COSIGN_KEY"
             }
             Self::SigningOptionUnused(_) => "add `--sign`, or leave it out",
             Self::TlsWithoutTcp(_) => "use `--builder tcp://HOST:PORT`, or leave it out",

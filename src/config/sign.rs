@@ -2,12 +2,13 @@
 
 use super::env::{Environment, names};
 use super::misuse::Misuse;
-use super::source::Source;
+use super::source::{self, Source};
 use crate::cli::signing::{KeyArgs, SigningArgs};
 use crate::registry::{Digest, Reference, Repository};
 use crate::sign::Formats;
 use crate::sign::key::KeyReference;
 use secrecy::SecretString;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Who signs, and how.
@@ -127,24 +128,77 @@ pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result
     if args.signature_format.is_some() {
         flags.extend(["--signature-format".to_owned(), format.to_owned()]);
     }
-    let password = match args.cosign_password_file {
-        Some(path) => {
-            flags.extend(["--cosign-password-file".to_owned(), path.display().to_string()]);
-            let path = directory.join(path);
-            let failed = |source| Misuse::File { name: "--cosign-password-file", path: path.clone(), source };
-            let text = std::fs::read_to_string(&path).map_err(failed)?;
-            Password::Given { text: text.into(), source: "--cosign-password-file" }
-        }
-        None => match env.get(names::COSIGN_PASSWORD) {
-            Some(text) => Password::Given { text: text.into(), source: names::COSIGN_PASSWORD },
-            None => Password::Ask,
-        },
-    };
+    let password_file = args.cosign_password_file.as_deref();
+    if let Some(path) = password_file {
+        flags.extend(["--cosign-password-file".to_owned(), path.display().to_string()]);
+    }
+    let password = password(password_file, directory, env)?;
     let keys = texts
         .into_iter()
         .map(|(text, source)| key(text, source, directory, env))
         .collect::<Result<_, _>>()?;
     Ok(SignSettings { keys, formats, password, flags })
+}
+
+/// Finds the password of encrypted keys: the file, COSIGN_PASSWORD, or nobody has said it yet.
+///
+/// # Errors
+/// A file that can't be read.
+pub(super) fn password(
+    file: Option<&Path>,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<Password, Misuse> {
+    if let Some(path) = file {
+        let path = directory.join(path);
+        let failed = |source| Misuse::File { name: "--cosign-password-file", path: path.clone(), source };
+        let text = std::fs::read_to_string(&path).map_err(failed)?;
+        return Ok(Password::Given { text: text.into(), source: "--cosign-password-file" });
+    }
+    Ok(match env.get(names::COSIGN_PASSWORD) {
+        Some(text) => Password::Given { text: text.into(), source: names::COSIGN_PASSWORD },
+        None => Password::Ask,
+    })
+}
+
+/// Reads `KEY=VALUE` pairs; the value may hold further equals signs.
+///
+/// # Errors
+/// One without an equals sign or key, or a key that stands twice with different values.
+pub(super) fn annotations(flag: &'static str, pairs: &[String]) -> Result<BTreeMap<String, String>, Misuse> {
+    let mut annotations = BTreeMap::new();
+    for pair in pairs {
+        let invalid = |reason: &str| Misuse::Value {
+            name: flag.to_owned(),
+            value: pair.clone(),
+            reason: reason.to_owned(),
+        };
+        let (key, value) = pair.split_once('=').unwrap_or_default();
+        if key.is_empty() {
+            return Err(invalid("it is written KEY=VALUE"));
+        }
+        let before = annotations.insert(key.to_owned(), value.to_owned());
+        if before.is_some_and(|before| before != value) {
+            return Err(invalid("it stands twice, with different values"));
+        }
+    }
+    Ok(annotations)
+}
+
+/// Finds the repository that signatures are kept in, if it isn't the image's.
+///
+/// # Errors
+/// A name that is no repository.
+pub(super) fn storage(flag: Option<String>, env: &dyn Environment) -> Result<Option<Repository>, Misuse> {
+    let found = source::resolve(flag, "--signature-repository", env, names::COSIGN_REPOSITORY, "");
+    match found.value.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|error: crate::registry::ReferenceError| Misuse::Value {
+            name: found.source.to_string(),
+            value: text.to_owned(),
+            reason: error.to_string(),
+        }),
+    }
 }
 
 /// What `sign` is to finish.
@@ -205,7 +259,16 @@ pub fn target(references: &[String], tags: &[String]) -> Result<SignTarget, Misu
     Ok(target)
 }
 
-fn key(text: String, source: Source, directory: &Path, env: &dyn Environment) -> Result<KeySettings, Misuse> {
+/// Reads what can be read of a key without a cluster.
+///
+/// # Errors
+/// A reference that names nothing.
+pub(super) fn key(
+    text: String,
+    source: Source,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<KeySettings, Misuse> {
     let invalid = |value, reason| Misuse::Value { name: source.to_string(), value, reason };
     let reference = text.parse::<KeyReference>();
     let place = match reference.map_err(|error| invalid(error.redact(&text), error.to_string()))? {

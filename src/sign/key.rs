@@ -36,6 +36,9 @@ pub enum KeyError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A block of another kind where a public key was wanted.
+    #[error("holds a `{0}` block, not a `PUBLIC KEY`")]
+    NotPublic(String),
     /// The JSON within an encrypted key doesn't have the form that cosign writes.
     #[error("damaged encrypted key: {0}")]
     DamagedBox(&'static str),

@@ -70,8 +70,7 @@ impl PublicKey {
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
         let block = pem::parse(text).map_err(super::file::damage)?;
         if block.tag() != "PUBLIC KEY" {
-            let found = format!("a `{}` block", block.tag());
-            return Err(KeyError::WrongBlock { found, remedy: "pass a `PUBLIC KEY` file" });
+            return Err(KeyError::NotPublic(block.tag().to_owned()));
         }
         Self::from_spki(block.contents())
     }

@@ -29,6 +29,9 @@ pub enum SecretError {
     /// The password is no text.
     #[error("the Secret's `cosign.password` is not UTF-8 text")]
     Password,
+    /// The entry `cosign.pub` is missing.
+    #[error("the Secret has no entry `cosign.pub`; {0}")]
+    NoPublic(String),
     /// The public key can't be read.
     #[error("the Secret's `cosign.pub` is no public key")]
     Public(#[source] super::KeyError),
@@ -38,6 +41,16 @@ pub enum SecretError {
 }
 
 impl KubernetesSecret {
+    /// Reads the public half alone, which is all that a verifier needs.
+    ///
+    /// # Errors
+    /// [`SecretError::NoPublic`] or [`SecretError::Public`].
+    pub fn public_of(entries: &BTreeMap<String, SecretSlice<u8>>) -> Result<PublicKey, SecretError> {
+        let public = entries.get(PUBLIC).filter(|value| !value.expose_secret().is_empty());
+        let public = public.ok_or_else(|| SecretError::NoPublic(having(entries)))?;
+        PublicKey::from_pem(public.expose_secret()).map_err(SecretError::Public)
+    }
+
     /// Reads the decoded entries of a Secret.
     ///
     /// # Errors

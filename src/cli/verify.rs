@@ -1,0 +1,50 @@
+//! `kubectl buildkit verify`.
+
+use super::registry;
+use clap::{ArgAction, Args};
+use std::path::PathBuf;
+
+/// What is verified, and with what.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Image, by digest or tag; repeat it for several
+    #[arg(value_name = "REF", required = true)]
+    pub references: Vec<String>,
+    #[command(flatten)]
+    pub by: VerifyByArgs,
+    /// Verify attestations of this type instead: `slsaprovenance1`, `spdxjson` and the like, or a predicate type's URI
+    #[arg(long, visible_alias = "type", value_name = "TYPE")]
+    pub attestation: Option<String>,
+    /// Standard output: `json` (cosign's array; attestations as one envelope a line) or `text`
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "json")]
+    pub output: String,
+    /// Builder whose registry settings (CAs, plain HTTP) are used too
+    #[arg(long, value_name = "NAME")]
+    pub builder: Option<String>,
+    #[command(flatten)]
+    pub registry: registry::RegistryArgs,
+}
+
+/// Whose signature it must be, and what it must say.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Signature")]
+pub struct VerifyByArgs {
+    /// Key to verify with: a PEM file (public or private), `env://NAME`, `k8s://NAMESPACE/SECRET` (default: COSIGN_KEY); with several, each must have signed
+    #[arg(long = "key", alias = "cosign-key", value_name = "REF", action = ArgAction::Append)]
+    pub keys: Vec<String>,
+    /// File that holds the password, where the key is an encrypted private one
+    #[arg(long, value_name = "FILE")]
+    pub cosign_password_file: Option<PathBuf>,
+    /// Annotation that must have been signed; repeat it for several
+    #[arg(short = 'a', long = "annotations", value_name = "KEY=VALUE", action = ArgAction::Append)]
+    pub annotations: Vec<String>,
+    /// Repository that signatures are in, if it is not the image's (default: COSIGN_REPOSITORY)
+    #[arg(long, value_name = "REPOSITORY")]
+    pub signature_repository: Option<String>,
+    /// Ask nothing but the registry: trust roots come from files
+    #[arg(long)]
+    pub offline: bool,
+    /// Ask for no transparency log; for keys that is so unless this is `false`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_ignore_tlog: Option<bool>,
+}

@@ -1,0 +1,232 @@
+//! `kubectl buildkit verify`: what cosign's verifiers say, with the reason for each signature that does not count.
+
+use super::display::Early;
+use super::failure::Failure;
+use super::verifiers::{self, NamedVerifier};
+use super::{display, print_lines, registries};
+use crate::build::store::RegistryStore;
+use crate::cli::cluster::ClusterArgs;
+use crate::cli::verify::VerifyArgs;
+use crate::cluster::buildkitd::RegistrySettings;
+use crate::cluster::{Connection, builder};
+use crate::config::env::Environment;
+use crate::config::verify::{Output, VerifySettings};
+use crate::config::{self, Misuse};
+use crate::registry::{Client, Digest, Reference, Repository};
+use crate::sign::{
+    AcceptedSignature, Format, Formats, RefusedSignature, VerifyRequest, Wanted, verify_image,
+};
+use crate::task::Cancel;
+use crate::ui::printer;
+use serde_json::{Value, json};
+
+/// Verifies each image and tells what was found.
+///
+/// # Errors
+/// The last image's that is not signed as asked; those of others are printed before.
+pub(super) async fn run(
+    args: VerifyArgs,
+    cluster: ClusterArgs,
+    env: &dyn Environment,
+    cancel: Cancel,
+) -> Result<(), Failure> {
+    let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
+    let VerifyArgs { references, by, attestation, output, builder, registry } = args;
+    let settings =
+        config::verify::resolve(&references, by, attestation.as_deref(), &output, &directory, env)?;
+    let registry = config::registry::resolve(registry, &directory, env)?;
+    let cluster = config::cluster::resolve(cluster, &directory, env)?;
+    let VerifySettings { references, keys, password, annotations, storage, wanted, output } = settings;
+
+    let mut repositories: Vec<Repository> =
+        references.iter().map(|reference| reference.repository.clone()).collect();
+    repositories.extend(storage.clone());
+    let needs_cluster =
+        keys.iter().any(verifiers::needs_cluster) || registry.secret.is_some() || builder.is_some();
+    let mut early = Early::new();
+    let events = early.events();
+    let prepared = async {
+        let connection = match needs_cluster {
+            true => Some(Connection::connect(&cluster.connect, &events).await.map_err(Failure::connect)?),
+            false => None,
+        };
+        let known = match (&builder, &connection) {
+            (Some(name), Some(connection)) => {
+                builder::registries(connection, name).await.map_err(Failure::cluster)?
+            }
+            _ => RegistrySettings::default(),
+        };
+        let registries = registries::open(&registry, connection.as_ref(), &known, &repositories).await?;
+        let mut verifiers = Vec::new();
+        for key in keys {
+            verifiers.push(verifiers::of_key(key, &password, connection.as_ref()).await?);
+        }
+        Ok::<_, Failure>((registries.client, verifiers))
+    };
+    let prepared = cancel.guard(early.during(prepared)).await.map_err(Failure::interrupted)?;
+    let (client, verifiers) = prepared?;
+
+    let asked = Asked { client, verifiers, annotations, storage, wanted };
+    let mut failed: Option<Failure> = None;
+    for reference in &references {
+        let verified = cancel.guard(asked.verify(reference)).await.map_err(Failure::interrupted)?;
+        let told = match verified {
+            Ok(found) => asked.tell(reference, &found, output).await,
+            Err(failure) => Err(failure),
+        };
+        // The last failure is the command's own.
+        if let Err(next) = told
+            && let Some(before) = failed.replace(next)
+        {
+            before.print(&display::palette(env)).await;
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+struct Asked {
+    client: Client,
+    verifiers: Vec<NamedVerifier>,
+    annotations: std::collections::BTreeMap<String, String>,
+    storage: Option<Repository>,
+    wanted: Wanted,
+}
+
+/// An image with the signatures that count, by whom.
+struct Found {
+    image: Digest,
+    signatures: Vec<(String, AcceptedSignature)>,
+}
+
+impl Asked {
+    /// Verifies one image: each of the keys must have signed it.
+    async fn verify(&self, reference: &Reference) -> Result<Found, Failure> {
+        let Reference { repository, digest, .. } = reference;
+        // A digest is looked up too: a signature of what isn't there is no answer to "may I run it".
+        let place = digest.map(|digest| digest.to_string());
+        let place = place.as_deref().or(reference.tag_or_latest()).unwrap_or_default();
+        let found = self.client.head_manifest(repository, place).await;
+        let found = found.map_err(|error| Failure::registry(&error))?;
+        let image = found.ok_or_else(|| Failure::nothing_there(reference))?.digest;
+        // One resolution: the tag isn't looked at again.
+        let image = digest.unwrap_or(image);
+        let storage = self.storage.as_ref().unwrap_or(repository);
+        let request = VerifyRequest {
+            storage: storage.clone(),
+            image,
+            wanted: self.wanted.clone(),
+            docker_reference: None,
+            annotations: self.annotations.clone(),
+            formats: Formats::Both,
+        };
+        let store = RegistryStore(self.client.clone());
+        let mut signatures = Vec::new();
+        for NamedVerifier { name, verifier } in &self.verifiers {
+            let verdict = verify_image(&store, verifier.as_ref(), &request).await;
+            let verdict = verdict.map_err(|error| Failure::unverified(&error))?;
+            if verdict.accepted.is_empty() {
+                let asked = Described { reference, image: &image, storage, wanted: &self.wanted };
+                return Err(Failure::not_signed(&asked, name, &verdict.refused));
+            }
+            signatures.extend(verdict.accepted.into_iter().map(|found| (name.clone(), found)));
+        }
+        Ok(Found { image, signatures })
+    }
+
+    /// Prints what was found: for programs on standard output, for people beside it, or for people alone.
+    async fn tell(&self, reference: &Reference, found: &Found, output: Output) -> Result<(), Failure> {
+        let lines = self.lines(reference, found);
+        match output {
+            Output::Text => print_lines(lines),
+            Output::Json => {
+                let printed = match self.wanted {
+                    Wanted::Signature => print_lines([array(reference, found)]),
+                    Wanted::Attestation(_) => print_lines(
+                        found.signatures.iter().filter_map(|(_, found)| found.envelope.as_deref()),
+                    ),
+                };
+                printer::remark(lines).await;
+                printed
+            }
+        }
+    }
+
+    fn lines(&self, reference: &Reference, found: &Found) -> Vec<String> {
+        let what = match &self.wanted {
+            Wanted::Signature => "signed".to_owned(),
+            Wanted::Attestation(kind) => format!("attested ({kind})"),
+        };
+        let line = |(name, signature): &(String, AcceptedSignature)| {
+            let AcceptedSignature { format, location, annotations, .. } = signature;
+            let annotations: String =
+                annotations.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+            format!(
+                "{}@{}: {what} by {name} ({format}: {location}){annotations}",
+                reference.repository, found.image
+            )
+        };
+        found.signatures.iter().map(line).collect()
+    }
+}
+
+/// Returns cosign's array: each signature's claims.
+fn array(reference: &Reference, found: &Found) -> String {
+    let claims = |(_, signature): &(String, AcceptedSignature)| {
+        let AcceptedSignature { format, docker_reference, kind, annotations, .. } = signature;
+        // Bundles name no repository; cosign shows what was asked for.
+        let name = docker_reference.clone().unwrap_or_else(|| reference.to_string());
+        let optional = match (format, annotations.is_empty()) {
+            (Format::Legacy, true) => Value::Null,
+            _ => json!(annotations),
+        };
+        json!({
+            "critical": {
+                "identity": { "docker-reference": name },
+                "image": { "docker-manifest-digest": found.image.to_string() },
+                "type": kind,
+            },
+            "optional": optional,
+        })
+    };
+    Value::Array(found.signatures.iter().map(claims).collect()).to_string()
+}
+
+/// What was asked about an image that isn't signed so.
+pub(super) struct Described<'a> {
+    reference: &'a Reference,
+    image: &'a Digest,
+    storage: &'a Repository,
+    wanted: &'a Wanted,
+}
+
+impl Described<'_> {
+    /// Says that there is nothing of the kind at all.
+    pub(super) fn nothing(&self) -> String {
+        let Self { reference, image, storage, wanted } = self;
+        let what = match wanted {
+            Wanted::Signature => "signature".to_owned(),
+            Wanted::Attestation(kind) => format!("attestation of type {kind}"),
+        };
+        let elsewhere = match **storage == reference.repository {
+            true => String::new(),
+            false => format!(" in {storage}"),
+        };
+        format!("there is no {what} of {}@{image}{elsewhere}", reference.repository)
+    }
+
+    /// Says that nothing of what is there counts.
+    pub(super) fn none_matches(&self, key: &str) -> String {
+        let Self { reference, image, wanted, .. } = self;
+        let what = match wanted {
+            Wanted::Signature => "signature".to_owned(),
+            Wanted::Attestation(kind) => format!("attestation of type {kind}"),
+        };
+        format!("no {what} of {}@{image} is by {key} and as asked for", reference.repository)
+    }
+
+    /// Says why one doesn't count.
+    pub(super) fn reason(refused: &RefusedSignature) -> String {
+        let RefusedSignature { format, location, reason } = refused;
+        format!("{format} {location}: {reason}")
+    }
+}
