@@ -64,6 +64,14 @@ pub enum SignError {
         /// Where.
         repository: String,
     },
+    /// What the builder attested is not what it says it is; it is not signed.
+    #[error("the attestation {attestation} cannot be signed: {reason}")]
+    Attestation {
+        /// The manifest that carries it, or another that leads to it.
+        attestation: Digest,
+        /// Why not.
+        reason: &'static str,
+    },
     /// What was read back doesn't verify.
     #[error("the signature of {image} by {signer}, read back from {repository}, does not verify: {reason}")]
     DoesNotVerify {

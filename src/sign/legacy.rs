@@ -25,10 +25,10 @@ use std::collections::BTreeMap;
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-const PREDICATE_TYPE: &str = "predicateType";
+pub(super) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+pub(super) const PREDICATE_TYPE: &str = "predicateType";
 /// The media type of an attestation's layer.
-const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+pub(super) const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const CHAIN: &str = "dev.sigstore.cosign/chain";
 const LOGGED: &str = "dev.sigstore.cosign/bundle";

@@ -6,7 +6,7 @@ mod publish;
 mod read;
 
 pub(super) use publish::{Published, publish, verify};
-pub(super) use read::{ATTESTATION_LIMIT, candidates, list};
+pub(super) use read::{ATTESTATION_LIMIT, Listing, candidates, list};
 
 use super::bundle;
 use super::json::{Object, raw};

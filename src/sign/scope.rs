@@ -82,7 +82,7 @@ struct IndexJson {
 }
 
 /// Whether this is an index, by either of its names.
-fn is_index(descriptor: &Descriptor) -> bool {
+pub(super) fn is_index(descriptor: &Descriptor) -> bool {
     descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list")
 }
 

@@ -1,5 +1,7 @@
 //! The facade over an in-memory store and signer.
 
+mod attest;
+
 use super::key::{KeyFile, PublicKey};
 use super::*;
 use crate::event::{Event, StepState};
