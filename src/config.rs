@@ -3,6 +3,7 @@
 //! The only module that reads the process environment. It turns [`crate::cli`] types into `*Settings`, checks
 //! misuse before anything starts, and touches the network never.
 
+mod attest;
 pub mod build;
 pub mod builder;
 pub mod cluster;
@@ -10,6 +11,7 @@ pub mod duration;
 pub mod env;
 pub mod misuse;
 pub mod registry;
+pub mod results;
 pub mod sign;
 pub mod source;
 pub mod verify;

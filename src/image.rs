@@ -2,7 +2,9 @@
 //!
 //! Knows no cluster, no daemon and no registry.
 
+pub mod annotation;
 pub mod index;
 pub mod platform;
 
+pub use annotation::Annotation;
 pub use platform::{Platform, PlatformError};

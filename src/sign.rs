@@ -12,6 +12,7 @@ pub mod http;
 pub mod key;
 
 mod advice;
+mod attest;
 mod bundle;
 mod check;
 mod error;
@@ -30,6 +31,7 @@ mod tests;
 mod verify;
 
 pub use advice::{CosignLine, RegistryAccess, VerifyLines, verify_lines};
+pub use attest::{AttestRequest, SignedAttestation, attest_image};
 pub use error::SignError;
 pub use evidence::{Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier};
 pub use log::LogEntry;

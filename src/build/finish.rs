@@ -7,7 +7,9 @@ use super::outcome::Unfinished;
 use super::store::RegistryStore;
 use crate::event::Events;
 use crate::registry::{self, Descriptor, Kind, Reference, RegistryError, Repository};
-use crate::sign::{self, Formats, Scope, SignError, SignReport, SignRequest, Signer};
+use crate::sign::{
+    self, AttestRequest, Formats, Scope, SignError, SignReport, SignRequest, SignedAttestation, Signer,
+};
 use crate::task::{Cancel, Cause};
 use std::collections::BTreeMap;
 
@@ -25,6 +27,17 @@ pub struct Finish<'a> {
     pub repositories: Vec<Repository>,
     /// The tags to write.
     pub tags: Vec<Reference>,
+    /// What the builder attested is signed, too.
+    pub attest: bool,
+}
+
+/// What was signed.
+#[derive(Clone, Debug, Default)]
+pub struct Finished {
+    /// The image and what belongs to it, by repository.
+    pub signed: Vec<(Repository, SignReport)>,
+    /// What the builder attested of it, by repository.
+    pub attested: Vec<(Repository, SignedAttestation)>,
 }
 
 /// Why the job isn't finished.
@@ -34,7 +47,7 @@ pub enum FinishError {
     #[error("the image was pushed, but not signed")]
     Sign(#[source] SignError),
     /// A tag could not be written.
-    #[error("the image was pushed and signed, but writing `{tag}` failed")]
+    #[error("the image was pushed, but writing `{tag}` failed")]
     Tag {
         /// The tag.
         tag: String,
@@ -60,40 +73,33 @@ impl Finish<'_> {
     ///
     /// # Errors
     /// What failed, and what is left to do. No tag has been written unless it is listed, or not certain.
-    pub async fn run(
-        self,
-        events: &Events,
-        cancel: &Cancel,
-    ) -> Result<Vec<(Repository, SignReport)>, (FinishError, Unfinished)> {
+    pub async fn run(self, events: &Events, cancel: &Cancel) -> Result<Finished, (FinishError, Unfinished)> {
         let mut moved = Moved::default();
         let done = match cancel.guard(self.steps(events, &mut moved)).await {
             Ok(result) => result,
             Err(cause) => Err(FinishError::Interrupted(cause)),
         };
         done.map_err(|error| {
+            let signs = !self.signers.is_empty();
             let Self { image, repositories, tags, .. } = self;
             let Moved { written, under_way: unsure } = moved;
-            (error, Unfinished { image, repositories, tags, written, unsure })
+            (error, Unfinished { image, repositories, tags, written, unsure, signs })
         })
     }
 
-    async fn steps(
-        &self,
-        events: &Events,
-        moved: &mut Moved,
-    ) -> Result<Vec<(Repository, SignReport)>, FinishError> {
+    async fn steps(&self, events: &Events, moved: &mut Moved) -> Result<Finished, FinishError> {
         // What the tags will stand for is read while it is signed; a failure counts only when it is their turn.
-        let (reports, manifests) = tokio::join!(self.sign(events), self.manifests());
-        let reports = reports?;
+        let (finished, manifests) = tokio::join!(self.sign(events), self.manifests());
+        let finished = finished?;
         self.write_tags(manifests, events, moved).await?;
-        Ok(reports)
+        Ok(finished)
     }
 
-    async fn sign(&self, events: &Events) -> Result<Vec<(Repository, SignReport)>, FinishError> {
+    async fn sign(&self, events: &Events) -> Result<Finished, FinishError> {
         let store = RegistryStore(self.client.clone());
-        let mut reports = Vec::new();
+        let mut finished = Finished::default();
         if self.signers.is_empty() {
-            return Ok(reports);
+            return Ok(finished);
         }
         for repository in &self.repositories {
             let request = SignRequest {
@@ -105,9 +111,30 @@ impl Finish<'_> {
                 annotations: BTreeMap::new(),
             };
             let report = sign::sign_image(&store, self.signers, &request, events);
-            reports.push((repository.clone(), report.await.map_err(FinishError::Sign)?));
+            finished.signed.push((repository.clone(), report.await.map_err(FinishError::Sign)?));
+            if self.attest {
+                let attested = self.attest(&store, repository, events).await.map_err(FinishError::Sign)?;
+                finished.attested.extend(attested.into_iter().map(|one| (repository.clone(), one)));
+            }
         }
-        Ok(reports)
+        Ok(finished)
+    }
+
+    async fn attest(
+        &self,
+        store: &RegistryStore,
+        repository: &Repository,
+        events: &Events,
+    ) -> Result<Vec<SignedAttestation>, SignError> {
+        let tags = self.tags.iter().filter(|tag| tag.repository == *repository);
+        let request = AttestRequest {
+            repository: repository.clone(),
+            storage: None,
+            image: self.image.clone(),
+            tags: tags.cloned().collect(),
+            formats: self.formats,
+        };
+        sign::attest_image(store, self.signers, &request, events).await
     }
 
     /// Reads the image's manifest by its digest in each repository that has a tag to be written.

@@ -3,6 +3,7 @@
 use super::error::BuildError;
 use crate::event::Events;
 use crate::image::Platform;
+use crate::image::annotation::{Annotation, Carrier};
 use crate::image::index::{self, IndexError, Source};
 use crate::registry::{self, Descriptor, Digest, Manifest, RegistryError, Repository};
 use bytes::Bytes;
@@ -35,6 +36,7 @@ pub(super) struct Join<'a> {
     pub(super) repositories: &'a [Repository],
     /// The platforms in the order asked for.
     pub(super) platforms: &'a [Platform],
+    pub(super) annotations: &'a [Annotation],
 }
 
 impl Join<'_> {
@@ -76,14 +78,22 @@ impl Join<'_> {
                 platform: None,
             })
             .collect();
-        let index = index::assemble(&sources, self.platforms, &BTreeMap::new())?;
-        let (bytes, descriptor) = (Bytes::from(index.bytes), index.descriptor);
-        let (digest, media_type) = (descriptor.digest.to_string(), descriptor.media_type.as_str());
+        let annotations = self.annotations_of(Carrier::Index);
+        let index = index::assemble(&sources, self.platforms, &annotations)?;
+        let (bytes, mut descriptor) = (Bytes::from(index.bytes), index.descriptor);
+        let (digest, media_type) = (descriptor.digest.to_string(), descriptor.media_type.clone());
         let puts = self
             .repositories
             .iter()
-            .map(|repository| self.client.put_manifest(repository, &digest, media_type, bytes.clone()));
+            .map(|repository| self.client.put_manifest(repository, &digest, &media_type, bytes.clone()));
         futures_util::future::try_join_all(puts).await.map_err(trouble)?;
+        descriptor.annotations = self.annotations_of(Carrier::IndexDescriptor);
         Ok(descriptor)
+    }
+
+    /// What an image carries was written where it was built.
+    fn annotations_of(&self, carrier: Carrier) -> BTreeMap<String, String> {
+        let of = self.annotations.iter().filter(|annotation| annotation.carrier == carrier);
+        of.map(|annotation| (annotation.key.clone(), annotation.value.clone())).collect()
     }
 }

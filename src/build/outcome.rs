@@ -1,7 +1,7 @@
 //! What a build brought about.
 
 use crate::registry::{Descriptor, Digest, Reference, Repository};
-use crate::sign::{Formats, SignReport, Signer};
+use crate::sign::{Formats, SignReport, SignedAttestation, Signer};
 use std::collections::BTreeMap;
 
 /// A finished build.
@@ -13,6 +13,8 @@ pub struct BuildOutcome {
     pub tags: Vec<Reference>,
     /// What was signed, by repository.
     pub signed: Vec<(Repository, SignReport)>,
+    /// What of the builder's attestations was signed, by repository.
+    pub attested: Vec<(Repository, SignedAttestation)>,
     /// Who signed it.
     pub signers: Vec<Box<dyn Signer>>,
     /// In which formats.
@@ -59,6 +61,8 @@ pub struct Unfinished {
     pub written: Vec<Reference>,
     /// The tag whose write was under way and not refused: it may have been written.
     pub unsure: Option<Reference>,
+    /// Signing was part of the job.
+    pub signs: bool,
 }
 
 impl Unfinished {
@@ -102,6 +106,7 @@ mod tests {
             tags: vec!["r.example/a:1".parse().expect("a reference")],
             written: Vec::new(),
             unsure: None,
+            signs: true,
         };
         let flags = ["--cosign-key".to_owned(), "my key's.pem".to_owned()];
         let expected = format!(

@@ -3,7 +3,7 @@
 use super::credentials::RegistryCredentials;
 use super::error::BuildError;
 use super::placement::{Group, How};
-use super::plan::{self, Delivery, SolvePlan};
+use super::plan::{self, Delivery, Share, SolvePlan};
 use super::reach::{self, Place, Reached};
 use super::request::BuildRequest;
 use super::settle::settle;
@@ -83,11 +83,14 @@ pub(super) async fn run(
                 reach::make(&site.place, &request.context, events).await?
             }
         };
-        settle(&reached, request, placed, events).await?;
+        let emulate = request.emulate || reached.emulates;
+        settle(&reached, request, placed, emulate, events).await?;
         Ok::<_, BuildError>(reached)
     };
     let mut reached = cancel.guard(reaching).await.map_err(BuildError::Interrupted)??;
-    let plan = plan::plan(request, &platforms, common.delivery, common.joined);
+    let builder_id = reached.id();
+    let share = Share { platforms: &platforms, joined: common.joined, builder_id: &builder_id };
+    let plan = plan::plan(request, share, common.delivery);
     let reference = solve::random_reference();
     let response = solve_with_session(common, plan, &mut reached, (&reference, events, cancel)).await?;
     Ok(Solved { response, reached, reference })

@@ -2,6 +2,7 @@
 
 use super::request::BuildRequest;
 use crate::image::Platform;
+use crate::image::annotation::{Annotation, Carrier};
 use crate::registry::Repository;
 use std::collections::BTreeMap;
 
@@ -45,14 +46,56 @@ pub fn delivery(request: &BuildRequest, sign: bool, joined: bool) -> Delivery {
     }
 }
 
-/// Plans one builder's solve of a request, for these of its platforms. `joined` says that other builders solve the
-/// rest: each then makes an index, in which its platforms are named.
-pub fn plan(request: &BuildRequest, platforms: &[Platform], delivery: &Delivery, joined: bool) -> SolvePlan {
+/// One builder's part of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Share<'a> {
+    /// The platforms that it builds.
+    pub platforms: &'a [Platform],
+    /// Other builders build the rest: each then makes an index, in which its platforms are named.
+    pub joined: bool,
+    /// What provenance calls the builder: a URI.
+    pub builder_id: &'a str,
+}
+
+/// Plans one builder's solve of a request.
+pub fn plan(request: &BuildRequest, share: Share<'_>, delivery: &Delivery) -> SolvePlan {
+    let Share { platforms, joined, builder_id } = share;
     let mut attrs = attrs(request, platforms);
     if joined {
         attrs.insert("multi-platform".to_owned(), "true".to_owned());
     }
-    SolvePlan { attrs, exporters: exporters(request, delivery), entitlements: request.entitlements.clone() }
+    for (kind, fields) in &request.attests {
+        attrs.insert(format!("attest:{kind}"), attest(kind, fields, builder_id));
+    }
+    let mut exporters = exporters(request, delivery);
+    for (_, attributes) in &mut exporters {
+        attributes.extend(annotations(&request.annotations, platforms, joined));
+    }
+    SolvePlan { attrs, exporters, entitlements: request.entitlements.clone() }
+}
+
+/// Returns an attestation's fields, the builder's name among them if the person gave none: verifiers' policies ask for
+/// it, and the daemon knows none.
+fn attest(kind: &str, fields: &str, builder_id: &str) -> String {
+    let named = fields.split(',').any(|field| field.trim_matches('"').starts_with("builder-id="));
+    if kind != "provenance" || named {
+        return fields.to_owned();
+    }
+    let id = format!("builder-id={builder_id}");
+    // Quotes where the id would end the field (RFC 4180).
+    let id = if id.contains([',', '"']) { format!("\"{}\"", id.replace('"', "\"\"")) } else { id };
+    [fields, &id].into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join(",")
+}
+
+/// Returns the exporter's attributes for annotations. Those of platforms that are built elsewhere are left out, because
+/// the daemon refuses them, and the index's where it is joined by us.
+fn annotations(all: &[Annotation], platforms: &[Platform], joined: bool) -> Vec<(String, String)> {
+    let here = |annotation: &&Annotation| match (&annotation.carrier, &annotation.platform) {
+        (Carrier::Index | Carrier::IndexDescriptor, _) => !joined,
+        (_, Some(platform)) => !joined || platforms.contains(platform),
+        (_, None) => true,
+    };
+    all.iter().filter(here).map(|it| (it.attribute(), it.value.clone())).collect()
 }
 
 fn attrs(request: &BuildRequest, platforms: &[Platform]) -> BTreeMap<String, String> {
@@ -149,7 +192,8 @@ mod tests {
     }
 
     fn plan(request: &BuildRequest, sign: bool) -> SolvePlan {
-        super::plan(request, &request.platforms, &delivery(request, sign, false), false)
+        let share = Share { platforms: &request.platforms, joined: false, builder_id: "tcp://b:1" };
+        super::plan(request, share, &delivery(request, sign, false))
     }
 
     #[test]
@@ -158,13 +202,40 @@ mod tests {
         let platforms = ["linux/arm64", "linux/amd64"].map(|text| text.parse().expect("a platform"));
         request.platforms = platforms.to_vec();
         let delivery = delivery(&request, false, true);
-        let plan = super::plan(&request, &platforms[..1], &delivery, true);
+        request.annotations =
+            ["index:i=1", "m=1", "manifest[linux/arm64]:here=1", "manifest[linux/amd64]:there=1"]
+                .into_iter()
+                .flat_map(|text| Annotation::parse(text).expect("an annotation"))
+                .collect();
+        let share = Share { platforms: &platforms[..1], joined: true, builder_id: "tcp://b:1" };
+        let plan = super::plan(&request, share, &delivery);
         assert_eq!(delivery, Delivery::ByDigest(request.repositories()));
         assert_eq!(
             (plan.attrs["platform"].as_str(), plan.attrs["multi-platform"].as_str()),
             ("linux/arm64", "true")
         );
-        assert_eq!(only(plan)["push-by-digest"], "true");
+        let attrs = only(plan);
+        assert_eq!(attrs["push-by-digest"], "true");
+        let annotated: Vec<_> = attrs.keys().filter(|key| key.starts_with("annotation")).collect();
+        assert_eq!(annotated, ["annotation-manifest.m", "annotation-manifest[linux/arm64].here"]);
+    }
+
+    #[test]
+    fn provenance_names_the_builder_unless_the_person_does() {
+        let mut request = request(&["r.example/a:1"]);
+        assert!(
+            !plan(&request, false).attrs.keys().any(|key| key.starts_with("attest:")),
+            "nothing was asked for"
+        );
+        for (fields, sent) in [
+            ("version=v1", "version=v1,builder-id=tcp://b:1"),
+            ("mode=max,builder-id=https://me", "mode=max,builder-id=https://me"),
+        ] {
+            request.attests = BTreeMap::from([("provenance".to_owned(), fields.to_owned())]);
+            assert_eq!(plan(&request, false).attrs["attest:provenance"], sent);
+        }
+        assert_eq!(attest("provenance", "", "a,b"), "\"builder-id=a,b\"");
+        assert_eq!(attest("sbom", "", "a"), "");
     }
 
     /// Returns the attributes of the only exporter.

@@ -92,6 +92,8 @@ pub struct Reached {
     pub name: String,
     /// The pod, if it runs in one.
     pub pod: Option<PodRef>,
+    /// The builder was made to let QEMU run what its node does not.
+    pub emulates: bool,
     /// The pod's container.
     container: String,
     cluster: Option<(Connection, PodWatch, ExecHandle)>,
@@ -172,6 +174,7 @@ async fn open_tunnel(connection: &Connection, builder: &Builder) -> Result<Reach
         client,
         name: builder.name.clone(),
         pod: Some(builder.pod.clone()),
+        emulates: builder.emulate,
         container: builder.container.clone(),
         cluster: Some((connection.clone(), watch, handle)),
     })
@@ -179,7 +182,9 @@ async fn open_tunnel(connection: &Connection, builder: &Builder) -> Result<Reach
 
 async fn direct(client: Client, name: String, timeout: Duration) -> Result<Reached, ReachError> {
     match client.wait_ready(timeout).await {
-        Ok(_) => Ok(Reached { client, name, pod: None, container: String::new(), cluster: None }),
+        Ok(_) => {
+            Ok(Reached { client, name, pod: None, emulates: false, container: String::new(), cluster: None })
+        }
         Err(source) => Err(ReachError::Mute { builder: name, stderr: None, source }),
     }
 }
@@ -188,6 +193,18 @@ impl Reached {
     /// Returns the name of the machine that builds: the pod's node, else the builder.
     pub fn machine(&self) -> &str {
         self.pod.as_ref().and_then(|pod| pod.node.as_deref()).unwrap_or(&self.name)
+    }
+
+    /// Returns the URI of the builder: its address, or in a cluster the one of its object there.
+    pub fn id(&self) -> String {
+        match (&self.cluster, &self.pod) {
+            (Some((connection, ..)), Some(pod)) => {
+                let server = connection.server().trim_end_matches('/');
+                let (namespace, name) = (&pod.namespace, &self.name);
+                format!("{server}/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
+            }
+            _ => self.name.clone(),
+        }
     }
 
     /// Returns the platforms that the daemon's worker names, its own first.

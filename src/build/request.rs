@@ -1,6 +1,6 @@
 //! What the user wants built: plain values, already validated.
 
-use crate::image::Platform;
+use crate::image::{Annotation, Platform};
 use crate::registry::{Reference, Repository};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +18,10 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// The platforms to build for, each once; the builder's own if none.
     pub platforms: Vec<Platform>,
+    /// What the image and its index are annotated with.
+    pub annotations: Vec<Annotation>,
+    /// What is attested, by type, each with the fields that the frontend reads.
+    pub attests: BTreeMap<String, String>,
     /// Platforms that nothing runs natively may be emulated.
     pub emulate: bool,
     /// The Dockerfile cross-compiles: what runs in it runs on the builder's own platform.

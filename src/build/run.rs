@@ -95,19 +95,29 @@ pub async fn run(
         _ if !request.push => return Ok(outcome),
         _ => {
             let platforms = request.platforms.as_slice();
-            let join = Join { client: &client, pushed: &pushed, repositories: &repositories, platforms };
+            let annotations = request.annotations.as_slice();
+            let join = Join {
+                client: &client,
+                pushed: &pushed,
+                repositories: &repositories,
+                platforms,
+                annotations,
+            };
             cancel.guard(join.run(events)).await.map_err(BuildError::Interrupted)??
         }
     };
     outcome.image = Some(image.clone());
     if let Delivery::ByDigest(repositories) = delivery {
         let tags = request.tags.clone();
-        let finish = Finish { client: &client, signers: &signers, formats, image, repositories, tags };
-        let signed = finish.run(events, cancel).await;
-        outcome.signed = signed.map_err(|(error, unfinished)| BuildError::Unfinished {
+        let attest = !request.attests.is_empty();
+        let finish =
+            Finish { client: &client, signers: &signers, formats, image, repositories, tags, attest };
+        let finished = finish.run(events, cancel).await;
+        let finished = finished.map_err(|(error, unfinished)| BuildError::Unfinished {
             error,
             unfinished: Box::new(unfinished),
         })?;
+        (outcome.signed, outcome.attested) = (finished.signed, finished.attested);
     }
     (outcome.signers, outcome.formats) = (signers, formats);
     if request.push {

@@ -10,7 +10,7 @@ use crate::image::Platform;
 /// Checks that a builder builds its part of a request, and says how.
 ///
 /// `group` is what was planned for it; without a plan, because nobody may list the nodes or there are none, the daemon's
-/// own platforms decide, and it builds everything.
+/// own platforms decide, and it builds everything. `emulate` says that QEMU may run what it does not.
 ///
 /// # Errors
 /// A platform that it does not build, or it does not answer.
@@ -18,6 +18,7 @@ pub(super) async fn settle(
     reached: &Reached,
     request: &BuildRequest,
     group: Option<Vec<(Platform, How)>>,
+    emulate: bool,
     events: &Events,
 ) -> Result<(), BuildError> {
     if request.platforms.is_empty() {
@@ -30,8 +31,7 @@ pub(super) async fn settle(
         None => {
             let architecture = offered.first().map(|own| own.architecture.clone()).unwrap_or_default();
             let machines = [Machine { name: at.to_owned(), architecture }];
-            let wanted =
-                Wanted { platforms: &request.platforms, emulate: request.emulate, cross: request.cross };
+            let wanted = Wanted { platforms: &request.platforms, emulate, cross: request.cross };
             placement::place(wanted, &machines, None)?.into_iter().flat_map(|group| group.platforms).collect()
         }
     };

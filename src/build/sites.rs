@@ -17,6 +17,9 @@ pub enum SitesError {
     /// Nothing builds a platform.
     #[error(transparent)]
     Unplaced(#[from] Box<Unplaced>),
+    /// A digest is wanted of what is no image yet.
+    #[error("what several pods build has no digest before it is pushed")]
+    NoDigest,
 }
 
 /// Returns where a build runs: on the builder's own pod, and on one more for each further architecture that its platforms
@@ -41,8 +44,17 @@ pub async fn sites(
     };
     let Some(nodes) = nodes else { return Ok(vec![Site::only(place(spec, found))]) };
     let home = home(&found, &nodes);
-    let wanted = Wanted { platforms: &request.platforms, emulate: request.emulate, cross: request.cross };
-    let groups = placement::place(wanted, &machines(&nodes, home.as_deref()), home.as_deref())?;
+    let emulate = request.emulate || found.emulates();
+    let wanted = Wanted { platforms: &request.platforms, emulate, cross: request.cross };
+    let machines = machines(&nodes, home.as_deref());
+    if machines.is_empty() {
+        // Whatever the builder tolerates, or a scaler makes: its pod will tell.
+        return Ok(vec![Site::only(place(spec, found))]);
+    }
+    let groups = placement::place(wanted, &machines, home.as_deref())?;
+    if groups.len() > 1 && !request.push && request.digest_wanted {
+        return Err(SitesError::NoDigest);
+    }
 
     let several = nodes.iter().map(|node| &node.architecture).collect::<BTreeSet<_>>().len() > 1;
     let mut spec = spec;

@@ -63,6 +63,19 @@ pub struct OptionArgs {
     /// `FROM --platform=$BUILDPLATFORM`)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub cross: Option<bool>,
+    /// Annotation of the image; `index:`, `manifest-descriptor:` and so on before it say of what else, `[PLATFORM]` of
+    /// which
+    #[arg(long = "annotation", value_name = "[TYPE:]KEY=VALUE", action = ArgAction::Append)]
+    pub annotations: Vec<String>,
+    /// Attestation to attach, `type=provenance` or `type=sbom` with further settings
+    #[arg(long = "attest", value_name = "type=TYPE[,…]", action = ArgAction::Append)]
+    pub attest: Vec<String>,
+    /// Attach the build's provenance: short for `--attest type=provenance`
+    #[arg(long, value_name = "BOOL|mode=MODE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub provenance: Option<String>,
+    /// Attach a software bill of materials: short for `--attest type=sbom`
+    #[arg(long, value_name = "BOOL|generator=IMAGE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub sbom: Option<String>,
     /// Run every step, whatever is cached
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_cache: Option<bool>,
@@ -105,6 +118,18 @@ pub struct OutputArgs {
     /// Write what was built, pushed and signed to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+    /// Write the first pushed tag to this file (in Tekton by default the result IMAGE_URL)
+    #[arg(long, value_name = "FILE")]
+    pub image_url_file: Option<PathBuf>,
+    /// Write the pushed image's digest to this file (in Tekton by default the result IMAGE_DIGEST)
+    #[arg(long, value_name = "FILE")]
+    pub image_digest_file: Option<PathBuf>,
+    /// Write all that was pushed, REPOSITORY@DIGEST, to this file (in Tekton by default the result IMAGES)
+    #[arg(long, value_name = "FILE")]
+    pub images_file: Option<PathBuf>,
+    /// Form of the final report on standard output: `text` or `json`
+    #[arg(long, value_name = "FORM")]
+    pub report: Option<String>,
 }
 
 /// Who builds.

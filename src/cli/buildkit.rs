@@ -66,6 +66,9 @@ pub struct CreateArgs {
     /// How the builder is confined: `auto`, `userns`, `rootless` or `privileged`
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
+    /// Let QEMU run, in every build, what no node runs natively
+    #[arg(long)]
+    pub emulate: bool,
     /// buildkitd.toml to use
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -121,6 +124,9 @@ pub struct SignArgs {
     /// Tag to write once everything is signed and verified
     #[arg(long = "tag", value_name = "NAME:TAG", action = ArgAction::Append)]
     pub tags: Vec<String>,
+    /// Sign what BuildKit attested of the image (provenance, bills of materials), too
+    #[arg(long)]
+    pub attestations: bool,
     #[command(flatten)]
     pub keys: signing::KeyArgs,
     /// Builder whose registry settings (CAs, plain HTTP) are used too

@@ -36,6 +36,8 @@ pub const BUILDER_LABEL: &str = "kubectl-build.github.io/builder";
 pub const MODE_LABEL: &str = "kubectl-build.github.io/mode";
 /// On a Deployment that a builder has beside its first one, and on its pods: the nodes that it is for.
 pub const ARCHITECTURE_LABEL: &str = "kubectl-build.github.io/architecture";
+/// On a builder that lets QEMU run what its node does not: `true`.
+pub const EMULATE_LABEL: &str = "kubectl-build.github.io/emulate";
 /// The label by which nodes say their architecture.
 pub(super) const NODE_ARCHITECTURE: &str = "kubernetes.io/arch";
 /// On a pod: the mark of the settings it was started with.
@@ -173,6 +175,8 @@ pub(super) struct Plan<'a> {
     pub(super) custom_config: Option<&'a str>,
     /// Further arguments of buildkitd.
     pub(super) flags: &'a [String],
+    /// QEMU may run what the node does not.
+    pub(super) emulate: bool,
     /// Only nodes of this architecture are meant.
     pub(super) architecture: Option<&'a str>,
     /// The API server drops `appArmorProfile` (before 1.30), so the annotation of that time says it.
@@ -223,9 +227,10 @@ impl Plan<'_> {
 
     /// Returns the Deployment.
     pub(super) fn deployment(&self) -> Deployment {
-        let mode = [(MODE_LABEL, self.mode.name())];
+        let emulate = self.emulate.then_some((EMULATE_LABEL, "true"));
+        let marks: Vec<_> = [(MODE_LABEL, self.mode.name())].into_iter().chain(emulate).collect();
         Deployment {
-            metadata: self.metadata(&mode),
+            metadata: self.metadata(&marks),
             spec: Some(DeploymentSpec {
                 replicas: Some(1),
                 revision_history_limit: Some(1),
@@ -257,6 +262,9 @@ impl Plan<'_> {
         }
         let mut labels = labels(self.name);
         labels.insert(MODE_LABEL.to_owned(), self.mode.name().to_owned());
+        if self.emulate {
+            labels.insert(EMULATE_LABEL.to_owned(), "true".to_owned());
+        }
         ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }
     }
 
@@ -389,6 +397,11 @@ fn selector(name: &str) -> LabelSelector {
     LabelSelector { match_labels: Some(labels.into()), match_expressions: None }
 }
 
+/// Whether a builder's object says that QEMU may run what its node does not.
+pub(super) fn emulates(metadata: &ObjectMeta) -> bool {
+    metadata.labels.as_ref().and_then(|labels| labels.get(EMULATE_LABEL)).is_some_and(|value| value == "true")
+}
+
 /// Whether an object belongs to the builder, by its labels.
 pub(super) fn is_ours(metadata: &ObjectMeta, name: &str) -> bool {
     let label = |key: &str| metadata.labels.as_ref()?.get(key).map(String::as_str);
@@ -421,6 +434,7 @@ mod tests {
             config,
             custom_config: None,
             flags: &[],
+            emulate: false,
             architecture: None,
             app_armor_annotation: false,
         }
@@ -460,7 +474,8 @@ mod tests {
 
     #[test]
     fn a_sibling_differs_in_names_and_nodes_alone() {
-        let first = Plan { architecture: Some("amd64"), ..plan(Mode::UserNs, None) }.deployment();
+        let first =
+            Plan { architecture: Some("amd64"), emulate: true, ..plan(Mode::UserNs, None) }.deployment();
         let slot = Slot { builder: "buildkit", architecture: Some("arm64") };
         let (first, second) = (serde_json::to_value(&first).unwrap(), sibling(&first, slot));
         let mut back = serde_json::to_value(&second).unwrap();

@@ -48,6 +48,8 @@ pub struct BuilderSpec {
     pub custom_config: Option<String>,
     /// How registries are reached; goes over `config`.
     pub registries: RegistrySettings,
+    /// QEMU may run what its node does not.
+    pub emulate: bool,
     /// Further arguments of buildkitd.
     pub flags: Vec<String>,
     /// The end of the wait for a pod that is ready.
@@ -68,6 +70,7 @@ impl BuilderSpec {
             config: None,
             custom_config: None,
             registries: RegistrySettings::default(),
+            emulate: false,
             flags: Vec::new(),
             timeout,
             architecture: None,
@@ -142,6 +145,8 @@ pub struct Builder {
     pub mode: Option<Mode>,
     /// Its image.
     pub image: String,
+    /// QEMU may run what its node does not.
+    pub emulate: bool,
     /// How its daemon reaches registries; `None` where its ConfigMap may not be read.
     pub registries: Option<RegistrySettings>,
 }
@@ -252,6 +257,7 @@ async fn describe(
         container: CONTAINER.to_owned(),
         mode,
         image: container.and_then(|container| container.image.clone()).unwrap_or_default(),
+        emulate: manifest::emulates(&pod.metadata),
         registries: config::registries(connection, namespace, spec, own).await?,
     })
 }
@@ -332,6 +338,7 @@ async fn provision(
         config: Some(&wanted),
         custom_config: spec.custom_config.as_deref(),
         flags: &spec.flags,
+        emulate: spec.emulate,
         architecture: spec.architecture.as_deref(),
         app_armor_annotation: false,
     };
@@ -447,6 +454,9 @@ fn differences(spec: &BuilderSpec, deployment: &Deployment, mode: Option<Mode>) 
         && wanted != mode
     {
         found.push(format!("mode `{mode}`"));
+    }
+    if spec.emulate && !manifest::emulates(&deployment.metadata) {
+        found.push("no emulation".to_owned());
     }
     let volumes = pod.and_then(|pod| pod.volumes.as_deref()).unwrap_or_default();
     let custom = volumes.iter().find(|volume| volume.name == "custom-config");

@@ -31,6 +31,12 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
             files::clear(name, path)?;
         }
     }
+    // What nobody named is written where it can be.
+    settings.results.retain(|file| !file.implied || files::clear(file.flag, &file.path).is_ok());
+    for file in settings.results.iter().filter(|file| !file.implied) {
+        files::clear(file.flag, &file.path)?;
+    }
+    let (results, json_report) = (settings.results.clone(), settings.json_report);
     let quiet = settings.progress == Progress::Quiet;
     let (iidfile, metadata_file) = (settings.iidfile.clone(), settings.metadata_file.clone());
     let resume = resume_flags(&settings);
@@ -58,7 +64,21 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     let outcome = shown.end(built.map_err(|error| Failure::build(error, &resume))).await?;
 
     // The digests first: nobody else knows them.
-    let printed = print_lines(report::digests(&outcome, quiet));
+    let verify = outcome.image.as_ref().map(|image| {
+        let verify = report::Verification::of(image, &outcome.signers, outcome.formats, &hosts);
+        let verify = verify.attested(&outcome.attested);
+        outcome.signed.iter().flat_map(|(repository, _)| verify.lines(repository)).collect::<Vec<_>>()
+    });
+    let verify = verify.unwrap_or_default();
+    let printed = match json_report {
+        true => print_lines([report::json(&outcome, &verify)]),
+        false => print_lines(report::digests(&outcome, quiet)),
+    };
+    for file in &results {
+        let content = report::result(&outcome, file.kind);
+        let written = files::write(&file.path, content.as_bytes());
+        written.map_err(|source| Failure::output(file.flag, &file.path, source))?;
+    }
     write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;
     printed?;
     if quiet {
@@ -71,9 +91,8 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
             "The result stays in the cache of builder {name}: add --push to send it to a registry."
         ));
     }
-    if let Some(image) = &outcome.image {
-        let verify = report::Verification::of(image, &outcome.signers, outcome.formats, &hosts);
-        remarks.extend(outcome.signed.iter().flat_map(|(repository, _)| verify.lines(repository)));
+    if !json_report {
+        remarks.extend(verify);
     }
     printer::remark(remarks).await;
     Ok(())
@@ -177,6 +196,7 @@ fn resume_flags(settings: &BuildSettings) -> Vec<String> {
     flags.extend(settings.registry.flags.iter().cloned());
     if let Some(sign) = &settings.sign {
         flags.extend(sign.flags.iter().cloned());
+        flags.extend((!settings.request.attests.is_empty()).then(|| "--attestations".to_owned()));
     }
     flags
 }

@@ -274,8 +274,11 @@ impl Failure {
         }
         let digest = &unfinished.image.digest;
         let at = unfinished.repositories.iter().map(|repository| format!("{repository}@{digest}"));
+        let failure = failure.hint(format!("the image is there: {}", at.collect::<Vec<_>>().join(", ")));
+        if !unfinished.signs {
+            return failure.hint("build again: what was built is in the builders' caches");
+        }
         failure
-            .hint(format!("the image is there: {}", at.collect::<Vec<_>>().join(", ")))
             .hint(format!("finish with: {}", shell_line(&unfinished.resume(flags))))
             .hint("soon: registries remove images without a tag after a while, some within an hour")
     }
@@ -327,6 +330,9 @@ impl Failure {
         match error {
             SitesError::Cluster(error) => Self::cluster(error),
             SitesError::Unplaced(error) => Self::unplaced(&error),
+            error @ SitesError::NoDigest => Self::new(&error, USAGE).hint(
+                "add `--push`, or leave out what asks for the digest: `-q`, `--iidfile`, `--metadata-file`",
+            ),
         }
     }
 
@@ -537,6 +543,7 @@ mod tests {
             repositories: vec!["r.example/a".parse().expect("a repository")],
             tags: vec![tag("1"), tag("2"), tag("3")],
             written: vec![tag("1")],
+            signs: true,
             unsure: Some(tag("2")),
         };
         let failure = Failure::unfinished(FinishError::Interrupted(Cause::Interrupt), &unfinished, &[]);

@@ -2,10 +2,12 @@
 
 use crate::build::BuildOutcome;
 use crate::build::outcome::Builds;
+use crate::config::results::ResultKind;
 use crate::registry::{Descriptor, Digest, HostOptions, Repository};
 use crate::sign::key::KeyReference;
 use crate::sign::{
-    CosignLine, Format, Formats, RegistryAccess, SignReport, Signer, VerifyLines, verify_lines,
+    CosignLine, Format, Formats, RegistryAccess, SignReport, SignedAttestation, Signer, VerifyLines,
+    verify_lines,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +28,8 @@ pub(super) struct Verification {
     keys: Vec<String>,
     formats: Formats,
     hosts: Vec<HostOptions>,
+    /// The kinds of statements that were signed, by repository.
+    attested: Vec<(Repository, String)>,
 }
 
 impl Verification {
@@ -38,7 +42,24 @@ impl Verification {
     ) -> Self {
         let keyed = signers.iter().filter(|signer| signer.public_key().is_some());
         let keys = keyed.map(|signer| signer.name().to_owned());
-        Self { image: image.digest, keys: keys.collect(), formats, hosts: hosts.to_vec() }
+        Self {
+            image: image.digest,
+            keys: keys.collect(),
+            formats,
+            hosts: hosts.to_vec(),
+            attested: Vec::new(),
+        }
+    }
+
+    /// Adds the attestations that were signed.
+    pub(super) fn attested(mut self, attested: &[(Repository, SignedAttestation)]) -> Self {
+        for (repository, attestation) in attested {
+            let entry = (repository.clone(), attestation.predicate_type.clone());
+            if !self.attested.contains(&entry) {
+                self.attested.push(entry);
+            }
+        }
+        self
     }
 
     /// Returns the lines for one repository, for each key and each generation of cosign.
@@ -61,11 +82,61 @@ impl Verification {
                 access,
             };
             for CosignLine { cosign, line } in verify_lines(&of) {
-                lines.push(format!("verify with {cosign}: {line}"));
+                let kinds = self.attested.iter().filter(|(at, _)| at == repository);
+                let more = kinds.map(|(_, kind)| {
+                    let kind = cosign_type(kind);
+                    line.replace("cosign verify ", &format!("cosign verify-attestation --type {kind} "))
+                });
+                let all = [line.clone()].into_iter().chain(more);
+                lines.extend(all.map(|line| format!("verify with {cosign}: {line}")));
             }
         }
         lines
     }
+}
+
+/// Returns cosign's name for a kind of statement (cosign pkg/cosign/attestation).
+fn cosign_type(predicate_type: &str) -> &str {
+    match predicate_type {
+        "https://slsa.dev/provenance/v0.2" => "slsaprovenance",
+        "https://slsa.dev/provenance/v1" => "slsaprovenance1",
+        "https://spdx.dev/Document" => "spdxjson",
+        "https://cyclonedx.org/bom" => "cyclonedx",
+        other => other,
+    }
+}
+
+/// Returns the content of a result file: no newline at its end, because Tekton takes every byte.
+pub(super) fn result(outcome: &BuildOutcome, kind: ResultKind) -> String {
+    let digest = outcome.digest().map(ToString::to_string).unwrap_or_default();
+    match kind {
+        ResultKind::Url => outcome.tags.first().map(ToString::to_string).unwrap_or_default(),
+        ResultKind::Digest => digest,
+        ResultKind::Images => {
+            let mut images: Vec<String> = Vec::new();
+            for tag in &outcome.tags {
+                let image = format!("{}@{digest}", tag.repository);
+                if !images.contains(&image) {
+                    images.push(image);
+                }
+            }
+            images.join(",")
+        }
+    }
+}
+
+/// Returns the report as one line of JSON.
+pub(super) fn json(outcome: &BuildOutcome, verify: &[String]) -> String {
+    let image = outcome.image.as_ref();
+    let signed = outcome.signed.iter().flat_map(|(at, report)| signatures(at, report));
+    json!({
+        "digest": image.map(|image| image.digest.to_string()),
+        "mediaType": image.map(|image| image.media_type.as_str()),
+        "tags": outcome.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "signatures": signed.collect::<Vec<_>>(),
+        "verify": verify,
+    })
+    .to_string()
 }
 
 /// Returns the content of `--metadata-file`: buildx's keys, and ours under `kubectl-build`.
@@ -172,6 +243,22 @@ mod tests {
             [format!("r.example/a:1@{digest}"), format!("r.example/a:2@{digest}")]
         );
         assert_eq!(digests(&outcome(), true), [digest.to_string()]);
+    }
+
+    #[test]
+    fn tekton_chains_joins_the_results() {
+        let digest = Digest::of(b"image");
+        let mut outcome = outcome();
+        outcome.tags.push("s.example/b:1".parse().expect("a tag"));
+        assert_eq!(result(&outcome, ResultKind::Url), "r.example/a:1");
+        assert_eq!(result(&outcome, ResultKind::Digest), digest.to_string());
+        let images = format!("r.example/a@{digest},s.example/b@{digest}");
+        assert_eq!(result(&outcome, ResultKind::Images), images);
+        let report: Value =
+            serde_json::from_str(&json(&outcome, &["cosign verify".to_owned()])).expect("JSON");
+        assert_eq!(report["digest"], digest.to_string());
+        assert_eq!(report["tags"][2], "s.example/b:1");
+        assert_eq!(report["verify"][0], "cosign verify");
     }
 
     #[test]

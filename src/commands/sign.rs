@@ -28,7 +28,7 @@ pub(super) async fn run(
     cancel: Cancel,
 ) -> Result<(), Failure> {
     let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
-    let SignArgs { references, tags, keys, builder, registry, progress } = args;
+    let SignArgs { references, tags, attestations, keys, builder, registry, progress } = args;
     let SignTarget { digest, repositories, tags } = config::sign::target(&references, &tags)?;
     let settings = config::sign::resolve(keys, &directory, env)?;
     let registry = config::registry::resolve(registry, &directory, env)?;
@@ -39,6 +39,7 @@ pub(super) async fn run(
     flags.extend(builder.iter().flat_map(|name| ["--builder".to_owned(), name.clone()]));
     flags.extend(registry.flags.iter().cloned());
     flags.extend(settings.flags.iter().cloned());
+    flags.extend(attestations.then(|| "--attestations".to_owned()));
 
     let needs_cluster = keys::need_cluster(&settings) || registry.secret.is_some() || builder.is_some();
     let mut early = Early::new();
@@ -75,10 +76,12 @@ pub(super) async fn run(
             image,
             repositories: repositories.clone(),
             tags: tags.clone(),
+            attest: attestations,
         };
-        let signed = finish.run(&shown.events, &cancel).await;
-        signed.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;
-        Ok(verify)
+        let finished = finish.run(&shown.events, &cancel).await;
+        let finished =
+            finished.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;
+        Ok(verify.attested(&finished.attested))
     };
     let result = work.await;
     let verify = shown.end(result).await?;

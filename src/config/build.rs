@@ -2,11 +2,13 @@
 
 use super::env::{Environment, names};
 use super::misuse::Misuse;
+use super::results::{self, ResultFile};
 use super::source::{self, Source, Sourced};
-use super::{builder, cluster, registry, sign};
+use super::{attest, builder, cluster, registry, sign};
 use crate::build::request::{BuildRequest, FrontendOptions};
 use crate::cli::build::{BuilderArgs, OptionArgs, OutputArgs};
 use crate::cli::{cluster::ClusterArgs, registry::RegistryArgs, signing::SigningArgs};
+use crate::image::annotation::{Annotation, AnnotationError};
 use crate::image::{Platform, PlatformError};
 use crate::registry::Reference;
 use std::collections::BTreeMap;
@@ -32,6 +34,10 @@ pub struct BuildSettings {
     pub iidfile: Option<PathBuf>,
     /// `--metadata-file`, absolute.
     pub metadata_file: Option<PathBuf>,
+    /// Files for the rest of a pipeline.
+    pub results: Vec<ResultFile>,
+    /// The final report is one JSON object.
+    pub json_report: bool,
 }
 
 /// How progress is shown.
@@ -83,6 +89,15 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
     if push && tags.is_empty() {
         return Err(Misuse::PushWithoutTag);
     }
+    let results = results::resolve(&output, push, &directory)?;
+    let json_report = match output.report.as_deref() {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => {
+            let reason = "it is neither text nor json".to_owned();
+            return Err(Misuse::Value { name: "--report".to_owned(), value: other.to_owned(), reason });
+        }
+    };
     let sign = sign::resolve_for_build(signing, push, &directory, env)?;
     let registry = registry::resolve(registry, &directory, env)?;
     let (dockerfile_dir, dockerfile_name) = dockerfile(options.file.as_ref(), &context, &directory)?;
@@ -103,6 +118,8 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         dockerfile_name,
         tags,
         platforms,
+        annotations: annotations(&options.annotations)?,
+        attests: attest::resolve(&options)?,
         emulate: options.emulate.unwrap_or(false),
         cross,
         options: frontend,
@@ -110,7 +127,10 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         push,
         // Only the builder's own settings tell for which hosts it has to be said.
         insecure_hosts: Vec::new(),
-        digest_wanted: iidfile.is_some() || metadata_file.is_some() || progress == Progress::Quiet,
+        digest_wanted: iidfile.is_some()
+            || metadata_file.is_some()
+            || json_report
+            || progress == Progress::Quiet,
     };
     Ok(BuildSettings {
         request,
@@ -121,6 +141,8 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         progress,
         iidfile,
         metadata_file,
+        results,
+        json_report,
     })
 }
 
@@ -306,6 +328,18 @@ fn platforms(flags: &[String], env: &dyn Environment) -> Result<Vec<Platform>, M
         }
     }
     Ok(platforms)
+}
+
+fn annotations(values: &[String]) -> Result<Vec<Annotation>, Misuse> {
+    let mut annotations = Vec::new();
+    for value in values {
+        let invalid = |error: AnnotationError| {
+            let reason = error.to_string();
+            Misuse::Value { name: "--annotation".to_owned(), value: value.clone(), reason }
+        };
+        annotations.extend(Annotation::parse(value).map_err(invalid)?);
+    }
+    Ok(annotations)
 }
 
 /// Whether a Dockerfile can be built for a platform that nothing here runs: a stage of it runs on the builder's own,

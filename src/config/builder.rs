@@ -162,7 +162,16 @@ pub fn spec(args: CreateArgs, directory: &Path, env: &dyn Environment) -> Result
     let image = args.image.or_else(|| env.get_filled(names::BUILDER_IMAGE));
     let custom_config = args.custom_config;
     let timeout = timeout(args.builder_timeout.as_deref())?;
-    Ok(BuilderSpec { image, mode, config, custom_config, registries, ..BuilderSpec::named(name, timeout) })
+    let emulate = args.emulate;
+    Ok(BuilderSpec {
+        image,
+        mode,
+        emulate,
+        config,
+        custom_config,
+        registries,
+        ..BuilderSpec::named(name, timeout)
+    })
 }
 
 /// Turns registry flags into a builder's settings. There every CA belongs to a host.

@@ -52,6 +52,9 @@ pub enum Misuse {
     /// `--push` with no tag.
     #[error("tag is needed when pushing to registry")]
     PushWithoutTag,
+    /// A file for what is pushed, and no `--push`.
+    #[error("{0} is about a pushed image")]
+    ResultWithoutPush(&'static str),
     /// `--sign` with no `--push`.
     #[error("there is nothing to sign without `--push`")]
     SignWithoutPush,
@@ -139,6 +142,7 @@ impl Misuse {
             Self::DockerfileSource(_) => "save it as a file and name that with `-f FILE`",
             Self::Dockerfile { .. } => "name another Dockerfile with `-f FILE`",
             Self::PushWithoutTag => "add `-t REGISTRY/NAME:TAG`",
+            Self::ResultWithoutPush(_) => "add `--push`, or leave it out",
             Self::SignWithoutPush => "add `--push`: signatures are stored in the registry, beside the image",
             Self::SignWithoutKey => {
                 "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET`, or set COSIGN_KEY"

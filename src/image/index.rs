@@ -57,12 +57,14 @@ struct Entry {
     digest: Digest,
     media_type: String,
     platform: Option<Platform>,
+    /// The image that it belongs to, where it is none itself.
+    about: Option<Digest>,
     /// As it stands in its source: what is carried over is not written anew.
     text: String,
 }
 
 /// Joins sources into one index: the images in the order of `platforms`, then everything that belongs to them, such as
-/// BuildKit's attestations, in the order of the sources. Descriptors are carried over as they are written there. The
+/// BuildKit's attestations, in the order of the images. Descriptors are carried over as they are written there. The
 /// layout is BuildKit's own (Go's `MarshalIndent`), so that they stand in it as in their sources.
 ///
 /// # Errors
@@ -90,6 +92,7 @@ pub fn assemble(
         }
     }
     images.sort_by_key(|entry| place(entry).unwrap_or(usize::MAX));
+    others.sort_by_key(|other| images.iter().position(|image| Some(image.digest) == other.about));
     let entries: Vec<Entry> = images.into_iter().chain(others).collect();
     let docker = entries.iter().all(|entry| entry.media_type == media_type::DOCKER_MANIFEST);
     let media_type = if docker { media_type::DOCKER_LIST } else { media_type::OCI_INDEX };
@@ -112,7 +115,7 @@ fn entries(source: &Source<'_>) -> Result<Vec<Entry>, IndexError> {
         let platform = platform.ok_or(IndexError::NoPlatform(descriptor.digest))?;
         let text = bare(descriptor, platform);
         let (digest, media_type) = (descriptor.digest, descriptor.media_type.clone());
-        return Ok(vec![Entry { digest, media_type, platform: Some(platform.clone()), text }]);
+        return Ok(vec![Entry { digest, media_type, platform: Some(platform.clone()), about: None, text }]);
     }
     let broken = |source| IndexError::NotAnIndex { digest: descriptor.digest, source };
     let Manifests { manifests } = serde_json::from_slice(bytes).map_err(broken)?;
@@ -123,8 +126,9 @@ fn entries(source: &Source<'_>) -> Result<Vec<Entry>, IndexError> {
         if named.is_none() && !belongs {
             return Err(IndexError::NoPlatform(entry.digest));
         }
+        let about = entry.annotations.get("vnd.docker.reference.digest").and_then(|text| text.parse().ok());
         let (digest, media_type) = (entry.digest, entry.media_type);
-        Ok(Entry { digest, media_type, platform: named, text: raw.get().to_owned() })
+        Ok(Entry { digest, media_type, platform: named, about, text: raw.get().to_owned() })
     };
     manifests.into_iter().map(entry).collect()
 }
@@ -228,9 +232,9 @@ mod tests {
             image("386", "linux/386"),
             image("arm64", "linux/arm64"),
             image("amd64", "linux/amd64"),
-            attestation("amd64"),
             attestation("386"),
             attestation("arm64"),
+            attestation("amd64"),
         ];
         assert_eq!(value["manifests"], json!(expected));
         assert_eq!(joined.descriptor, Descriptor::of(media_type::OCI_INDEX, &joined.bytes));

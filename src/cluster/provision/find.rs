@@ -5,7 +5,7 @@ use super::super::api::{ApiError, Operation};
 use super::super::buildkitd::RegistrySettings;
 use super::super::choose;
 use super::super::connect::Connection;
-use super::super::manifest::NODE_ARCHITECTURE;
+use super::super::manifest::{self, NODE_ARCHITECTURE};
 use super::{Builder, BuilderSpec, config, describe, get_deployment};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -24,6 +24,8 @@ pub enum Found {
         node: Option<String>,
         /// The architecture of the nodes that it is meant for, if it says so.
         architecture: Option<String>,
+        /// QEMU may run what its node does not.
+        emulate: bool,
     },
     /// Nothing.
     Absent,
@@ -36,6 +38,15 @@ impl Found {
             Self::Ready(builder) => builder.registries.as_ref(),
             Self::Waiting { registries, .. } => registries.as_ref(),
             Self::Absent => None,
+        }
+    }
+
+    /// Whether the builder was made to let QEMU run what its node does not.
+    pub fn emulates(&self) -> bool {
+        match self {
+            Self::Ready(builder) => builder.emulate,
+            Self::Waiting { emulate, .. } => *emulate,
+            Self::Absent => false,
         }
     }
 
@@ -67,8 +78,9 @@ pub async fn find(connection: &Connection, spec: &BuilderSpec, key: &str) -> Res
     }
     let template = deployment.as_ref().and_then(|it| it.spec.as_ref()?.template.spec.as_ref());
     let architecture = template.and_then(|pod| pod.node_selector.as_ref()?.get(NODE_ARCHITECTURE).cloned());
+    let emulate = deployment.as_ref().is_some_and(|it| manifest::emulates(&it.metadata));
     let registries = registries_of(connection, deployment, own).await?;
-    Ok(Found::Waiting { registries, node, architecture })
+    Ok(Found::Waiting { registries, node, architecture, emulate })
 }
 
 /// What a look at a builder shows that takes no builds now.
