@@ -17,6 +17,7 @@ BUILDKIT_ROOTLESS_IMAGE=moby/buildkit:v0.33.1-rootless
 REGISTRY_IMAGE=registry:3.0.0
 TOOLS_IMAGE=curlimages/curl:8.11.1
 BASE_IMAGE=$BUSYBOX
+BINFMT_IMAGE=tonistiigi/binfmt:qemu-v7.0.0-28
 
 NAME=$NETNS # names are per checkout here too
 CONTAINERS=("$NAME-plain" "$NAME-tls" "$NAME-referrers")
@@ -100,6 +101,15 @@ registries_up() {
   touch "$dir"/{plain,tls,referrers}/ready
 }
 
+# QEMU for arm64, in the machine's kernel: nodes are containers of it.
+emulation_up() {
+  if grep -qs '^enabled' /proc/sys/fs/binfmt_misc/qemu-aarch64 || [[ -e $STATE/emulation ]]; then return; fi
+  say "registering QEMU for arm64"
+  docker run --privileged --rm "$BINFMT_IMAGE" --install arm64 >>"$LOGS/images.log" 2>&1 ||
+    die "QEMU could not be registered (log: $LOGS/images.log)"
+  touch "$STATE/emulation"
+}
+
 # The nodes pull what tests pushed and run it.
 nodes_trust_registries() {
   local node host
@@ -124,6 +134,7 @@ up() {
   mkdir -p "$STATE" "$LOGS"
   SECONDS=0
 
+  emulation_up
   cluster_up
   read -r -a NODES <<<"$(kind get nodes --name "$NAME" | LC_ALL=C sort | tr '\n' ' ')"
   images_up

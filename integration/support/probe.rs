@@ -1,6 +1,10 @@
 //! Programs of other architectures, without a compiler for them: each writes `built on ARCH` to `/built` and to
 //! standard output, and ends.
 
+/// Runs the program of the platform that is built, from `probe-ARCH` in the context.
+pub const DOCKERFILE: &str =
+    "FROM scratch\nARG TARGETARCH\nCOPY probe-$TARGETARCH /probe\nRUN [\"/probe\"]\nCMD [\"/probe\"]\n";
+
 /// Machine code, and the number that an ELF header has for the machine. After the code stand the text and the path.
 const AMD64: (u16, &[u8]) = (
     62,
