@@ -231,9 +231,10 @@ fn one_pod_builds_natively_and_by_emulation_and_all_of_it_is_signed() {
         let sign = ["--sign", "--cosign-key", key.to_str().expect("UTF-8"), "--iidfile", "iid"];
         let mut command =
             tool.command("kubectl-build", &[&platforms[..], &push, &sign, more, &["ctx"]].concat());
-        command.env("COSIGN_PASSWORD", "");
+        command.env("COSIGN_PASSWORD", "").env("GITHUB_OUTPUT", "outputs");
         tool::run(command)
     };
+    tool.file("outputs", "before=1\n");
     let [first, second] = names(&rig);
     let there = format!("nothing here builds linux/arm64: {first} is linux/amd64, {second} is linux/amd64");
     build(&[]).fails(3, &[&there, "--emulate", "--cross"]);
@@ -252,6 +253,9 @@ fn one_pod_builds_natively_and_by_emulation_and_all_of_it_is_signed() {
     let digest = Seen::plain(&rig).digest(&name, "1").expect("the tag is there");
     assert_eq!(ran.ok(), format!("{one}@{digest}\n{two}@{digest}\n"));
     assert_eq!(std::fs::read_to_string(tool.home().join("iid")).expect("a file"), digest);
+    let outputs = std::fs::read_to_string(tool.home().join("outputs")).expect("a file");
+    let images = format!("{registry}/{name}@{digest},{registry}/{name}-too@{digest}");
+    assert_eq!(outputs, format!("before=1\nimage={one}\nimages={images}\ndigest={digest}\n"));
     for tag in [&one, &two] {
         let (index, platforms) = index(&rig, tag);
         assert_eq!(platforms, ["linux/arm64", "linux/amd64"], "{index}");
@@ -334,7 +338,10 @@ fn each_platform_is_built_on_a_node_that_runs_it() {
     assert_eq!(seen.manifest(&name, "single").expect("a manifest")["mediaType"], IMAGE);
 
     // The second time each pod is there already.
+    let other = format!("{registry}/{name}-too:1");
     let attest = [
+        "-t",
+        &other,
         "--provenance=mode=max",
         "--annotation",
         "index:a=b",
@@ -347,15 +354,17 @@ fn each_platform_is_built_on_a_node_that_runs_it() {
             assert!(ran.stderr.contains(line), "{more:?}: {line:?} is not in:\n{}", ran.stderr);
         }
         let digest = seen.digest(&name, "1").expect("the tag is there");
-        assert_eq!(ran.ok(), format!("{tag}@{digest}\n"));
+        let tags = if more.is_empty() { vec![&tag] } else { vec![&tag, &other] };
+        let printed: Vec<String> = tags.iter().map(|tag| format!("{tag}@{digest}\n")).collect();
+        assert_eq!(ran.ok(), printed.concat());
         assert_eq!(deployments(&rig, space.name()), ["buildkit", "buildkit-amd64"]);
     }
     let (joined, platforms) = index(&rig, &tag);
     assert_eq!(platforms, ["linux/amd64", "linux/arm64"], "{joined}");
     for architecture in ["amd64", "arm64"] {
         ran_on(&rig, &tag, architecture);
+        ran_on(&rig, &other, architecture);
     }
-
     let entries = joined["manifests"].as_array().expect("entries");
     assert_eq!((&joined["annotations"]["a"], &entries[1]["annotations"]["c"]), (&"b".into(), &"d".into()));
     let attestations = &entries[2..];

@@ -13,6 +13,7 @@ use crate::config;
 use crate::config::build::{BuildSettings, Parts, Progress};
 use crate::config::builder::Place as Where;
 use crate::config::env::Environment;
+use crate::config::results::ResultKind;
 use crate::config::sign::SignSettings;
 use crate::event::Events;
 use crate::sign::Formats;
@@ -32,7 +33,9 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         }
     }
     // What nobody named is written where it can be.
-    settings.results.retain(|file| !file.implied || files::clear(file.flag, &file.path).is_ok());
+    settings.results.retain(|file| {
+        !file.implied || file.kind == ResultKind::Outputs || files::clear(file.flag, &file.path).is_ok()
+    });
     for file in settings.results.iter().filter(|file| !file.implied) {
         files::clear(file.flag, &file.path)?;
     }
@@ -76,7 +79,10 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     };
     for file in &results {
         let content = report::result(&outcome, file.kind);
-        let written = files::write(&file.path, content.as_bytes());
+        let written = match file.kind {
+            ResultKind::Outputs => files::append(&file.path, content.as_bytes()),
+            _ => files::write(&file.path, content.as_bytes()),
+        };
         written.map_err(|source| Failure::output(file.flag, &file.path, source))?;
     }
     write_files(&outcome, iidfile.as_deref(), metadata_file.as_deref())?;

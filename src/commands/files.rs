@@ -52,6 +52,14 @@ pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Adds to what a file holds.
+///
+/// # Errors
+/// The disk's.
+pub(super) fn append(path: &Path, content: &[u8]) -> io::Result<()> {
+    fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(content)
+}
+
 /// Whether a path stands for something else than a file of its own: a device, a pipe, or one of the links of `/dev` and
 /// `/proc` to what is open.
 fn is_device(path: &Path) -> bool {

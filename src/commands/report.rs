@@ -112,6 +112,11 @@ pub(super) fn result(outcome: &BuildOutcome, kind: ResultKind) -> String {
     match kind {
         ResultKind::Url => outcome.tags.first().map(ToString::to_string).unwrap_or_default(),
         ResultKind::Digest => digest,
+        ResultKind::Outputs => {
+            let image = result(outcome, ResultKind::Url);
+            let images = result(outcome, ResultKind::Images);
+            format!("image={image}\nimages={images}\ndigest={digest}\n")
+        }
         ResultKind::Images => {
             let mut images: Vec<String> = Vec::new();
             for tag in &outcome.tags {
@@ -254,6 +259,8 @@ mod tests {
         assert_eq!(result(&outcome, ResultKind::Digest), digest.to_string());
         let images = format!("r.example/a@{digest},s.example/b@{digest}");
         assert_eq!(result(&outcome, ResultKind::Images), images);
+        let outputs = format!("image=r.example/a:1\nimages={images}\ndigest={digest}\n");
+        assert_eq!(result(&outcome, ResultKind::Outputs), outputs);
         let report: Value =
             serde_json::from_str(&json(&outcome, &["cosign verify".to_owned()])).expect("JSON");
         assert_eq!(report["digest"], digest.to_string());

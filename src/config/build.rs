@@ -89,7 +89,7 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
     if push && tags.is_empty() {
         return Err(Misuse::PushWithoutTag);
     }
-    let results = results::resolve(&output, push, &directory)?;
+    let results = results::resolve(&output, push, &directory, env)?;
     let json_report = match output.report.as_deref() {
         None | Some("text") => false,
         Some("json") => true,

@@ -40,6 +40,8 @@ pub mod names {
     pub const DOCKER_AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
     /// List of kubeconfig files.
     pub const KUBECONFIG: &str = "KUBECONFIG";
+    /// The file that a step of GitHub Actions adds its outputs to.
+    pub const GITHUB_OUTPUT: &str = "GITHUB_OUTPUT";
     /// The home directory.
     pub const HOME: &str = "HOME";
     /// Where credential helpers are looked up.

@@ -1,5 +1,7 @@
-//! Files for what comes after a build in a pipeline: Tekton's results, which Tekton Chains reads by name.
+//! Files for what comes after a build in a pipeline: Tekton's results, which Tekton Chains reads by name, and the
+//! outputs of a step of GitHub Actions.
 
+use super::env::{Environment, names};
 use super::misuse::Misuse;
 use crate::cli::build::OutputArgs;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ pub enum ResultKind {
     Digest,
     /// Each repository with the digest.
     Images,
+    /// All of it, added to what the file holds.
+    Outputs,
 }
 
 /// A file to write when everything has succeeded.
@@ -31,12 +35,23 @@ pub struct ResultFile {
     pub implied: bool,
 }
 
-/// Resolves the result files: those of the flags, and in a Tekton step, recognised by its directory, the others too.
+/// Resolves the result files: those of the flags, in a Tekton step, recognised by its directory, the others too, and
+/// the outputs where the environment names a file for them.
 ///
 /// # Errors
 /// A flag without a push.
-pub(super) fn resolve(output: &OutputArgs, push: bool, directory: &Path) -> Result<Vec<ResultFile>, Misuse> {
-    in_step(output, push, directory, Path::new(TEKTON))
+pub(super) fn resolve(
+    output: &OutputArgs,
+    push: bool,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<Vec<ResultFile>, Misuse> {
+    let mut files = in_step(output, push, directory, Path::new(TEKTON))?;
+    if let Some(path) = env.get_filled(names::GITHUB_OUTPUT).filter(|_| push) {
+        let (flag, kind, path) = (names::GITHUB_OUTPUT, ResultKind::Outputs, directory.join(path));
+        files.push(ResultFile { flag, kind, path, implied: true });
+    }
+    Ok(files)
 }
 
 fn in_step(
