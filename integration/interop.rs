@@ -11,7 +11,7 @@ mod support;
 #[path = "interop/theirs.rs"]
 mod theirs;
 
-use kubectl_build::sign::{CosignLine, Formats, RegistryAccess, VerifyLines, verify_lines};
+use kubectl_build::sign::{CosignLine, Formats, RegistryAccess, SignedBy, VerifyLines, verify_lines};
 use rstest::rstest;
 use support::{Bench, Key};
 
@@ -41,7 +41,7 @@ async fn cosign_verifies_what_we_sign(#[case] key: &str) {
                 repository: &image.repository,
                 image: &image.digest,
                 storage: None,
-                key: "cosign.pub",
+                by: SignedBy::Key("cosign.pub"),
                 formats,
                 access: RegistryAccess::default(),
             };

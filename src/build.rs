@@ -6,6 +6,7 @@
 mod credentials;
 pub mod error;
 pub mod finish;
+pub mod identity;
 mod join;
 pub mod outcome;
 mod part;
@@ -16,6 +17,7 @@ pub mod reach;
 pub mod request;
 mod run;
 mod settle;
+pub mod signing;
 mod sites;
 pub mod store;
 

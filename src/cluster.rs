@@ -13,6 +13,7 @@ pub mod connect;
 pub mod exec;
 pub mod manifest;
 pub mod secret;
+pub mod token;
 pub mod watch;
 
 mod api;
@@ -105,6 +106,14 @@ pub enum ClusterError {
         /// Where was looked.
         namespace: String,
     },
+    /// A service account is not there.
+    #[error("there is no service account `{name}` in namespace `{namespace}`")]
+    NoServiceAccount {
+        /// Its name.
+        name: String,
+        /// Where was looked.
+        namespace: String,
+    },
     /// A Secret is not there.
     #[error("there is no Secret `{name}` in namespace `{namespace}`")]
     NoSecret {
@@ -145,6 +154,9 @@ impl ClusterError {
             Self::NoConfigMap { name, namespace } => Some(format!(
                 "create it first: `kubectl create configmap -n {namespace} {name} --from-file=…`"
             )),
+            Self::NoServiceAccount { namespace, .. } => {
+                Some(format!("`kubectl get serviceaccounts -n {namespace}` lists those that are there"))
+            }
             Self::NoSecret { namespace, .. } => {
                 Some(format!("`kubectl get secrets -n {namespace}` lists those that are there"))
             }

@@ -5,6 +5,7 @@ mod builders;
 mod display;
 mod failure;
 mod files;
+mod identity;
 mod interrupt;
 mod keys;
 mod logging;

@@ -9,6 +9,7 @@ pub mod builder;
 pub mod cluster;
 pub mod duration;
 pub mod env;
+pub mod keyless;
 pub mod misuse;
 pub mod registry;
 pub mod results;

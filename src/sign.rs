@@ -9,35 +9,48 @@
 //! [`verify_lines`] says which `cosign verify` accepts the result.
 
 pub mod http;
+pub mod identity;
 pub mod key;
 
 mod advice;
 mod attest;
 mod bundle;
 mod check;
+mod der;
 mod error;
 mod evidence;
 mod json;
+mod keyless;
 mod legacy;
 mod log;
 mod payload;
 mod referrer;
 mod run;
 mod scope;
+mod services;
 mod store;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod verify;
+mod witness;
 
-pub use advice::{CosignLine, RegistryAccess, VerifyLines, verify_lines};
+pub use advice::{CosignLine, RegistryAccess, SignedBy, VerifyLines, verify_lines};
 pub use attest::{AttestRequest, SignedAttestation, attest_image};
 pub use error::SignError;
-pub use evidence::{Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier};
-pub use log::LogEntry;
+pub use evidence::{Certified, Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier};
+pub use keyless::{KeylessError, KeylessSigner};
+pub use log::{LogEntry, LogPlace};
 pub use scope::{Scope, ScopeError};
+pub use services::{Log, LogMode, LogVersion, ServiceError, ServicePlan, Services};
 pub use store::{Manifest, Store, StoreError};
+pub use trust::{
+    CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustError, TrustRoot,
+    WitnessedKey,
+};
 pub use verify::{AcceptedSignature, RefusedSignature, Verdict, VerifyRequest, Wanted, verify_image};
+pub use witness::{WitnessError, witnessed};
 
 use crate::event::Events;
 use crate::registry::{Descriptor, Digest, Repository};
@@ -170,6 +183,8 @@ pub struct StoredSignature {
     pub location: Digest,
     /// It was there before: signing again adds nothing.
     pub reused: bool,
+    /// Where logs have it, if it was recorded just now.
+    pub logged: Vec<LogPlace>,
 }
 
 /// Signs an image, or an index and what the scope takes in below it, by every signer in every format, reads the

@@ -1,9 +1,10 @@
 //! What can be known before a build minute is spent: keys decrypt, registries take an upload.
 
+use super::signing::{Ready, Signing};
 use crate::event::Events;
 use crate::registry::{self, RegistryError, Repository};
 use crate::sign::key::{KeyError, KeyFile, KubernetesSecret, SecretError};
-use crate::sign::{KeySigner, Signer};
+use crate::sign::{KeySigner, KeylessError, Signer};
 use crate::task;
 use secrecy::SecretString;
 
@@ -45,6 +46,12 @@ pub enum PreflightError {
         #[source]
         source: SecretError,
     },
+    /// The identity or the services can't be used.
+    #[error("keyless signing or its services cannot be used")]
+    Keyless(#[source] Box<KeylessError>),
+    /// A key whose signatures logs don't take.
+    #[error("{0}")]
+    Unloggable(String),
     /// A registry wouldn't take the image or its signatures.
     #[error("{repository} does not take a push")]
     Push {
@@ -56,17 +63,23 @@ pub enum PreflightError {
     },
 }
 
-/// Waits for the keys and asks each repository for an upload, which is cancelled at once: a granted token may lack
+impl From<KeylessError> for PreflightError {
+    fn from(error: KeylessError) -> Self {
+        Self::Keyless(Box::new(error))
+    }
+}
+
+/// Waits for the keys, asks services and identity, and asks each repository for an upload, which is cancelled at once: a granted token may lack
 /// the scope.
 ///
 /// # Errors
 /// The first key or repository that fails.
 pub async fn check(
-    keys: Unlocking,
+    signing: Option<Signing>,
     client: &registry::Client,
     repositories: &[Repository],
     events: &Events,
-) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
+) -> Result<Ready, PreflightError> {
     let step = events.step("preflight", "checking keys and registries");
     let pushes = async {
         for repository in repositories {
@@ -76,10 +89,16 @@ pub async fn check(
         }
         Ok(())
     };
-    match tokio::try_join!(keys.signers(), pushes) {
-        Ok((signers, ())) => {
+    let prepared = async {
+        match signing {
+            Some(signing) => signing.prepare(events).await,
+            None => Ok(Ready::default()),
+        }
+    };
+    match tokio::try_join!(prepared, pushes) {
+        Ok((ready, ())) => {
             step.done();
-            Ok(signers)
+            Ok(ready)
         }
         Err(error) => {
             step.fail(&error);

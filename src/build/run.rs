@@ -7,12 +7,12 @@ use super::outcome::{BuildOutcome, Builds};
 use super::part::{self, Common, Site, Solved};
 use super::placement::Group;
 use super::plan::{self, Delivery};
-use super::preflight::{self, Unlocking};
+use super::preflight;
 use super::request::BuildRequest;
+use super::signing::{Ready, Signing};
 use crate::event::Events;
 use crate::registry::credentials::Resolver;
 use crate::registry::{self, Descriptor};
-use crate::sign::Formats;
 use crate::task::{Cancel, Cause};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,8 +28,8 @@ pub struct Deps {
     pub client: registry::Client,
     /// Credentials, for the daemon's.
     pub resolver: Arc<Resolver>,
-    /// The keys and formats, if the build signs.
-    pub signing: Option<(Unlocking, Formats)>,
+    /// Who signs, if the build does.
+    pub signing: Option<Signing>,
 }
 
 /// Runs a build.
@@ -46,7 +46,6 @@ pub async fn run(
     let repositories = request.repositories();
     let joined = sites.len() > 1;
     let delivery = plan::delivery(request, signing.is_some(), joined);
-    let formats = signing.as_ref().map(|(_, formats)| *formats).unwrap_or_default();
 
     // The builder is reached, and the solve begun, while keys and registries are checked: the daemon gets nothing to
     // build before they are. A builder that isn't there is made after.
@@ -54,23 +53,23 @@ pub async fn run(
     let checked = async {
         let checking = async {
             match signing {
-                Some((keys, _)) => {
-                    preflight::check(keys, &client, &repositories, events).await.map_err(BuildError::from)
-                }
+                Some(signing) => preflight::check(Some(signing), &client, &repositories, events)
+                    .await
+                    .map_err(BuildError::from),
                 // The index is pushed by us, from here.
                 None if joined && request.push => {
-                    let nobody = preflight::unlock(Vec::new());
-                    preflight::check(nobody, &client, &repositories, events).await.map_err(BuildError::from)
+                    preflight::check(None, &client, &repositories, events).await.map_err(BuildError::from)
                 }
-                None => Ok(Vec::new()),
+                None => Ok(Ready::default()),
             }
         };
-        let signers = cancel.guard(checking).await.map_err(BuildError::Interrupted)??;
+        let ready = cancel.guard(checking).await.map_err(BuildError::Interrupted)??;
         give_leave.send_replace(true);
-        Ok::<_, BuildError>(signers)
+        Ok::<_, BuildError>(ready)
     };
     let common = Common { request, delivery: &delivery, client: &client, resolver: &resolver, leave, joined };
-    let (signers, solved) = tokio::try_join!(checked, parts(&common, &sites, events, cancel))?;
+    let (Ready { signers, formats }, solved) =
+        tokio::try_join!(checked, parts(&common, &sites, events, cancel))?;
 
     let response = match &solved[..] {
         [only] => only.response.clone(),

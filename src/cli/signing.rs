@@ -23,7 +23,48 @@ pub struct KeyArgs {
     /// File that holds the key's password (else the Secret's own, COSIGN_PASSWORD, or a prompt)
     #[arg(long, value_name = "FILE", help_heading = "Signing")]
     pub cosign_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub identity: IdentityArgs,
     /// What is written: `both` (default), `legacy` (`.sig` tag) or `bundle` (OCI referrer)
     #[arg(long, value_name = "FORMAT", help_heading = "Signing")]
     pub signature_format: Option<String>,
+}
+
+/// Signing with an identity, and the services that take part.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Signing")]
+pub struct IdentityArgs {
+    /// Sign with an identity token and a short-lived certificate instead of a key, or beside one (default without a key: COSIGN_EXPERIMENTAL)
+    #[arg(long)]
+    pub keyless: bool,
+    /// Identity token to sign with: the token, its file, or `-` for standard input (else SIGSTORE_ID_TOKEN or what the CI system offers)
+    #[arg(long, value_name = "TOKEN|FILE|-", conflicts_with = "service_account")]
+    pub identity_token: Option<String>,
+    /// Sign as this service account of the cluster, with a token that the API server makes
+    #[arg(long, value_name = "[NAMESPACE/]NAME")]
+    pub service_account: Option<String>,
+    /// Record signatures in a transparency log: `true`, `false` or, for keys, `best-effort` (a value only with `=`)
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub rekor: Option<String>,
+    /// Certificate authority for identities
+    #[arg(long, value_name = "URL")]
+    pub fulcio_url: Option<String>,
+    /// Transparency log
+    #[arg(long, value_name = "URL")]
+    pub rekor_url: Option<String>,
+    /// Timestamp authority (RFC 3161)
+    #[arg(long, value_name = "URL")]
+    pub timestamp_server_url: Option<String>,
+    /// Issuer that the identity token must come from
+    #[arg(long, value_name = "URL")]
+    pub oidc_issuer: Option<String>,
+    /// File that names the services, instead of the flags (`cosign signing-config create` writes one)
+    #[arg(long, value_name = "FILE")]
+    pub signing_config: Option<PathBuf>,
+    /// File with the authorities and logs that signatures are checked against (`cosign trusted-root create` writes one)
+    #[arg(long, value_name = "FILE")]
+    pub trusted_root: Option<PathBuf>,
+    /// Agree to publish a key's signatures in the public log (KUBECTL_BUILD_YES)
+    #[arg(long)]
+    pub yes: bool,
 }

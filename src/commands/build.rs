@@ -2,9 +2,10 @@
 
 use super::display::{self, Early, Shown};
 use super::failure::Failure;
-use super::{files, keys, print_lines, registries, report};
-use crate::build::preflight::{self, Unlocking};
+use super::{files, identity, keys, print_lines, registries, report};
+use crate::build::preflight;
 use crate::build::reach::Place;
+use crate::build::signing::Signing;
 use crate::build::{self, BuildOutcome, Deps, Site};
 use crate::cluster::Connection;
 use crate::cluster::builder::{self, BuilderSpec, Found};
@@ -16,7 +17,6 @@ use crate::config::env::Environment;
 use crate::config::results::ResultKind;
 use crate::config::sign::SignSettings;
 use crate::event::Events;
-use crate::sign::Formats;
 use crate::task::Cancel;
 use crate::ui::printer;
 
@@ -44,17 +44,19 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     let (iidfile, metadata_file) = (settings.iidfile.clone(), settings.metadata_file.clone());
     let resume = resume_flags(&settings);
     let push = settings.request.push;
+    let trust = settings.sign.as_ref().map(|sign| sign.keyless.trust.clone()).unwrap_or_default();
     // While the cluster is asked, keys are unlocked: that takes longer than a small build.
     let mut signing = None;
-    if let Some(sign) = settings.sign.take_if(|sign| keys::at_once(sign)) {
-        signing = Some(unlock(sign, None, &cancel).await?);
-    }
     let mut early = Early::new();
+    if let Some(sign) = settings.sign.take_if(|sign| keys::at_once(sign)) {
+        signing = Some(unlock(sign, None, &early.events(), &cancel).await?);
+    }
     let prepared = prepare(&settings, early.events());
     let prepared = cancel.guard(early.during(prepared)).await.map_err(Failure::interrupted)??;
     let BuildSettings { mut request, sign, .. } = settings;
     if let Some(sign) = sign {
-        let unlocking = unlock(sign, prepared.connection.as_ref(), &cancel);
+        let events = early.events();
+        let unlocking = unlock(sign, prepared.connection.as_ref(), &events, &cancel);
         signing = Some(early.during(unlocking).await?);
     }
 
@@ -68,7 +70,7 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
 
     // The digests first: nobody else knows them.
     let verify = outcome.image.as_ref().map(|image| {
-        let verify = report::Verification::of(image, &outcome.signers, outcome.formats, &hosts);
+        let verify = report::Verification::of(image, &outcome.signers, outcome.formats, &hosts, trust);
         let verify = verify.attested(&outcome.attested);
         outcome.signed.iter().flat_map(|(repository, _)| verify.lines(repository)).collect::<Vec<_>>()
     });
@@ -108,11 +110,16 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
 async fn unlock(
     sign: SignSettings,
     cluster: Option<&Connection>,
+    events: &Events,
     cancel: &Cancel,
-) -> Result<(Unlocking, Formats), Failure> {
-    let formats = sign.formats;
-    let keys = cancel.guard(keys::gather(sign, cluster)).await.map_err(Failure::interrupted)??;
-    Ok((preflight::unlock(keys), formats))
+) -> Result<Signing, Failure> {
+    let SignSettings { keys, password, keyless, formats, formats_explicit, .. } = sign;
+    let keys = async {
+        identity::consent(&keyless).await?;
+        keys::gather(keys, password, cluster).await
+    };
+    let keys = preflight::unlock(cancel.guard(keys).await.map_err(Failure::interrupted)??);
+    identity::signing(keys, keyless, (formats, formats_explicit), cluster, events)
 }
 
 /// What a build works with, once the cluster was asked.

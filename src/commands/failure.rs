@@ -16,8 +16,10 @@ use crate::config::Misuse;
 use crate::config::builder::Tls;
 use crate::registry::credentials::CredentialError;
 use crate::registry::{Digest, Kind, OptionsError, Reference, RegistryError, Repository};
+use crate::sign::http::HttpOptionsError;
+use crate::sign::identity::IdentityError;
 use crate::sign::key::KeyError;
-use crate::sign::{RefusedSignature, SignError};
+use crate::sign::{KeylessError, RefusedSignature, ServiceError, SignError};
 use crate::task::Cause;
 use crate::ui::colours::Palette;
 use crate::ui::progress::{FailedStep, NoTerminal};
@@ -202,6 +204,16 @@ impl Failure {
         .hint("make it with `kubectl create secret docker-registry`")
     }
 
+    /// `--service-account` with nothing to ask.
+    pub(super) fn account_without_cluster(name: &str) -> Self {
+        Self::said(format!("there is no cluster to make a token for the service account `{name}`"), USAGE)
+    }
+
+    /// Signing services that can't be reached as the environment says.
+    pub(super) fn services(error: HttpOptionsError) -> Self {
+        Self::new(&error, USAGE)
+    }
+
     /// A docker configuration that is none.
     pub(super) fn credentials(error: CredentialError) -> Self {
         Self::new(&error, USAGE)
@@ -320,7 +332,16 @@ impl Failure {
             PreflightError::Key { source: KeyError::WrongPassword, password_source, .. } => {
                 Self::new(error, USAGE).hint(format!("the password came from {password_source}"))
             }
-            PreflightError::Key { .. } | PreflightError::Secret { .. } => Self::new(error, USAGE),
+            PreflightError::Key { .. } | PreflightError::Secret { .. } | PreflightError::Unloggable(_) => {
+                Self::new(error, USAGE)
+            }
+            PreflightError::Keyless(source) => {
+                let mut failure = Self::new(source.as_ref(), keyless_code(source));
+                if let Some(error) = find::<ClusterError>(source.as_ref()) {
+                    failure = failure.hints(error.hint());
+                }
+                failure.hints(keyless_hint(source))
+            }
             PreflightError::Push { source, .. } => Self::new(error, FAILED).hints(registry_hint(source)),
         }
     }
@@ -467,6 +488,46 @@ fn push_hint(message: &str) -> Option<&'static str> {
     }
     // Of a 5xx often nothing is left but the registry's own words.
     Some("the registry has trouble, the step's output may say which: try again later")
+}
+
+/// A token or a wish that won't do is for the user to mend; a service that doesn't answer is a refusal.
+fn keyless_code(error: &KeylessError) -> u8 {
+    match error {
+        KeylessError::Identity(IdentityError::Service { .. } | IdentityError::Http(_)) => FAILED,
+        KeylessError::Identity(_) | KeylessError::Missing(_) => USAGE,
+        KeylessError::Service(ServiceError::Format { .. } | ServiceError::NoClock { .. }) => USAGE,
+        _ => FAILED,
+    }
+}
+
+/// Returns what can be done about an identity or services that can't be used.
+fn keyless_hint(error: &KeylessError) -> Option<String> {
+    let hint = match error {
+        KeylessError::Identity(error) => match error {
+            IdentityError::Expired { .. } => {
+                "get a new token; a file is read again after the push, so one that is kept fresh (a projected token) outlasts any build"
+            }
+            IdentityError::Audience { .. } => {
+                "ask for a token with that audience: `kubectl create token NAME --audience sigstore`, or `audience: sigstore` for a projected token"
+            }
+            IdentityError::Issuer { .. } => {
+                "use a token of an issuer that is accepted, or another certificate authority with `--fulcio-url`"
+            }
+            IdentityError::NotAToken(_) | IdentityError::File { .. } => {
+                "`--identity-token` takes a token, its file, or `-`"
+            }
+            _ => return None,
+        },
+        KeylessError::Service(ServiceError::Format { .. }) => {
+            "leave `--signature-format` out, or say `--signature-format bundle`"
+        }
+        KeylessError::Service(ServiceError::NoClock { .. }) => "add `--timestamp-server-url URL`",
+        KeylessError::Service(_) | KeylessError::Http(_) => {
+            "nothing was built; check the address, or try again when the service answers"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 /// Returns what can be done about a registry's refusal.

@@ -8,9 +8,10 @@ use crate::sign::key::{KeyFile, KubernetesSecret};
 use crate::ui::prompt::{self, PromptError};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Whether any key stands in a Secret, for which a cluster is needed.
+/// Whether any key stands in a Secret, or the API server makes the identity's token: a cluster is needed then.
 pub(super) fn need_cluster(settings: &SignSettings) -> bool {
-    settings.keys.iter().any(|key| matches!(key.place, KeyPlace::Secret { .. }))
+    settings.keyless.needs_cluster()
+        || settings.keys.iter().any(|key| matches!(key.place, KeyPlace::Secret { .. }))
 }
 
 /// Whether the keys can be unlocked before anything else is known: from files or the environment, nothing to ask.
@@ -24,10 +25,10 @@ pub(super) fn at_once(settings: &SignSettings) -> bool {
 /// # Errors
 /// A key that is none, a Secret that can't be read, a password that nobody knows.
 pub(super) async fn gather(
-    settings: SignSettings,
+    keys: Vec<KeySettings>,
+    password: Password,
     cluster: Option<&Connection>,
 ) -> Result<Vec<LockedKey>, Failure> {
-    let SignSettings { keys, password, .. } = settings;
     let mut gathered = Vec::new();
     for key in keys {
         gathered.push(gather_one(key, &password, cluster).await?);

@@ -2,12 +2,13 @@
 
 use crate::build::BuildOutcome;
 use crate::build::outcome::Builds;
+use crate::config::keyless::TrustAdvice;
 use crate::config::results::ResultKind;
 use crate::registry::{Descriptor, Digest, HostOptions, Repository};
 use crate::sign::key::KeyReference;
 use crate::sign::{
-    CosignLine, Format, Formats, RegistryAccess, SignReport, SignedAttestation, Signer, VerifyLines,
-    verify_lines,
+    Certified, CosignLine, Format, Formats, RegistryAccess, SignReport, SignedAttestation, SignedBy, Signer,
+    VerifyLines, verify_lines,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +27,8 @@ pub(super) fn digests(outcome: &BuildOutcome, quiet: bool) -> Vec<String> {
 pub(super) struct Verification {
     image: Digest,
     keys: Vec<String>,
+    identities: Vec<Certified>,
+    trust: TrustAdvice,
     formats: Formats,
     hosts: Vec<HostOptions>,
     /// The kinds of statements that were signed, by repository.
@@ -39,12 +42,16 @@ impl Verification {
         signers: &[Box<dyn Signer>],
         formats: Formats,
         hosts: &[HostOptions],
+        trust: TrustAdvice,
     ) -> Self {
         let keyed = signers.iter().filter(|signer| signer.public_key().is_some());
         let keys = keyed.map(|signer| signer.name().to_owned());
+        let identities = signers.iter().filter_map(|signer| signer.certified()).collect();
         Self {
             image: image.digest,
             keys: keys.collect(),
+            identities,
+            trust,
             formats,
             hosts: hosts.to_vec(),
             attested: Vec::new(),
@@ -69,18 +76,21 @@ impl Verification {
             plain_http: host.is_some_and(|host| host.plain_http),
             insecure: host.is_some_and(|host| host.insecure_skip_verify || !host.ca_pem.is_empty()),
         };
+        let keys = self.keys.iter().map(|name| {
+            name.parse::<KeyReference>().map_or_else(|_| name.clone(), |key| key.public_reference())
+        });
+        let keys: Vec<_> = keys.collect();
+        let trusted_root = self.trust.file();
+        let by_keys = keys.iter().map(|key| match self.trust.logged {
+            true => SignedBy::LoggedKey { key, trusted_root },
+            false => SignedBy::Key(key),
+        });
+        let by_identities =
+            self.identities.iter().map(|certified| SignedBy::Identity { certified, trusted_root });
         let mut lines = Vec::new();
-        for name in &self.keys {
-            let key =
-                name.parse::<KeyReference>().map_or_else(|_| name.clone(), |key| key.public_reference());
-            let of = VerifyLines {
-                repository,
-                image: &self.image,
-                storage: None,
-                key: &key,
-                formats: self.formats,
-                access,
-            };
+        for by in by_keys.chain(by_identities) {
+            let (image, formats) = (&self.image, self.formats);
+            let of = VerifyLines { repository, image, storage: None, by, formats, access };
             for CosignLine { cosign, line } in verify_lines(&of) {
                 let kinds = self.attested.iter().filter(|(at, _)| at == repository);
                 let more = kinds.map(|(_, kind)| {
@@ -209,6 +219,9 @@ fn signatures(at: &Repository, report: &SignReport) -> Vec<Value> {
                 "format": match signature.format { Format::Legacy => "legacy", Format::Bundle => "bundle" },
                 "manifest": signature.location.to_string(),
                 "reused": signature.reused,
+                "log": signature.logged.iter().map(|place| {
+                    json!({ "url": place.url, "index": place.index, "uuid": place.uuid })
+                }).collect::<Vec<_>>(),
             }));
         }
     }

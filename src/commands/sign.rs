@@ -2,15 +2,16 @@
 
 use super::display::{self, Early, Shown};
 use super::failure::Failure;
-use super::{keys, print_lines, registries, report};
+use super::{identity, keys, print_lines, registries, report};
 use crate::build::finish::Finish;
 use crate::build::preflight;
+use crate::build::signing::Ready;
 use crate::cli::buildkit::SignArgs;
 use crate::cli::cluster::ClusterArgs;
 use crate::cluster::buildkitd::RegistrySettings;
 use crate::cluster::{Connection, builder};
 use crate::config::env::Environment;
-use crate::config::sign::SignTarget;
+use crate::config::sign::{SignSettings, SignTarget};
 use crate::config::{self, Misuse};
 use crate::registry::{Client, Descriptor, Digest, Repository};
 use crate::task::Cancel;
@@ -31,10 +32,10 @@ pub(super) async fn run(
     let SignArgs { references, tags, attestations, keys, builder, registry, progress } = args;
     let SignTarget { digest, repositories, tags } = config::sign::target(&references, &tags)?;
     let settings = config::sign::resolve(keys, &directory, env)?;
+    let trust = settings.keyless.trust.clone();
     let registry = config::registry::resolve(registry, &directory, env)?;
     let cluster = config::cluster::resolve(cluster, &directory, env)?;
     let mode = display::mode(config::build::progress(progress, false, verbose, env)?, env)?;
-    let formats = settings.formats;
     let mut flags = cluster.flags.clone();
     flags.extend(builder.iter().flat_map(|name| ["--builder".to_owned(), name.clone()]));
     flags.extend(registry.flags.iter().cloned());
@@ -56,24 +57,28 @@ pub(super) async fn run(
             _ => RegistrySettings::default(),
         };
         let registries = registries::open(&registry, connection.as_ref(), &known, &repositories).await?;
-        let keys = keys::gather(settings, connection.as_ref()).await?;
-        Ok::<_, Failure>((registries, keys))
+        let SignSettings { keys, password, keyless, formats, formats_explicit, .. } = settings;
+        identity::consent(&keyless).await?;
+        let keys = preflight::unlock(keys::gather(keys, password, connection.as_ref()).await?);
+        let formats = (formats, formats_explicit);
+        let signing = identity::signing(keys, keyless, formats, connection.as_ref(), &events)?;
+        Ok::<_, Failure>((registries, signing))
     };
-    let (registries, keys) = cancel.guard(early.during(prepared)).await.map_err(Failure::interrupted)??;
+    let (registries, signing) =
+        cancel.guard(early.during(prepared)).await.map_err(Failure::interrupted)??;
 
     let shown = Shown::start(mode, "sign".to_owned(), env, early);
     let work = async {
         let client = &registries.client;
-        let unlocked = cancel.guard(preflight::unlock(keys).signers()).await.map_err(Failure::interrupted)?;
-        let signers = unlocked.map_err(|error| Failure::build(error.into(), &flags))?;
+        let ready = cancel.guard(signing.prepare(&shown.events)).await.map_err(Failure::interrupted)?;
+        let Ready { signers, formats } = ready.map_err(|error| Failure::build(error.into(), &flags))?;
         let found = cancel.guard(find(client, &repositories, &digest)).await;
         let image = found.map_err(Failure::interrupted)??;
-        let verify = report::Verification::of(&image, &signers, formats, &registries.hosts);
         let finish = Finish {
             client,
             signers: &signers,
             formats,
-            image,
+            image: image.clone(),
             repositories: repositories.clone(),
             tags: tags.clone(),
             attest: attestations,
@@ -81,6 +86,7 @@ pub(super) async fn run(
         let finished = finish.run(&shown.events, &cancel).await;
         let finished =
             finished.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;
+        let verify = report::Verification::of(&image, &signers, formats, &registries.hosts, trust);
         Ok(verify.attested(&finished.attested))
     };
     let result = work.await;

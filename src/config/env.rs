@@ -20,6 +20,24 @@ pub mod names {
     pub const COSIGN_PASSWORD: &str = "COSIGN_PASSWORD";
     /// Repository that signatures go to, if it isn't the image's.
     pub const COSIGN_REPOSITORY: &str = "COSIGN_REPOSITORY";
+    /// `1`: sign with an identity where no key is given, as cosign 1 did.
+    pub const COSIGN_EXPERIMENTAL: &str = "COSIGN_EXPERIMENTAL";
+    /// Certificate authority, as `--fulcio-url`; cosign's name, as those that follow.
+    pub const COSIGN_FULCIO_URL: &str = "COSIGN_FULCIO_URL";
+    /// Transparency log, as `--rekor-url`.
+    pub const COSIGN_REKOR_URL: &str = "COSIGN_REKOR_URL";
+    /// Timestamp authority, as `--timestamp-server-url`.
+    pub const COSIGN_TIMESTAMP_SERVER_URL: &str = "COSIGN_TIMESTAMP_SERVER_URL";
+    /// Issuer, as `--oidc-issuer`.
+    pub const COSIGN_OIDC_ISSUER: &str = "COSIGN_OIDC_ISSUER";
+    /// File, as `--signing-config`.
+    pub const COSIGN_SIGNING_CONFIG: &str = "COSIGN_SIGNING_CONFIG";
+    /// File, as `--trusted-root`.
+    pub const COSIGN_TRUSTED_ROOT: &str = "COSIGN_TRUSTED_ROOT";
+    /// Identity token.
+    pub const SIGSTORE_ID_TOKEN: &str = "SIGSTORE_ID_TOKEN";
+    /// `1`: agree to publish a key's signatures, as `--yes`.
+    pub const YES: &str = "KUBECTL_BUILD_YES";
     /// Progress mode where the flag is absent or `auto`.
     pub const PROGRESS: &str = "BUILDKIT_PROGRESS";
     /// Colours of the progress, as BuildKit's.

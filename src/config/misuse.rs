@@ -58,12 +58,29 @@ pub enum Misuse {
     /// `--sign` with no `--push`.
     #[error("there is nothing to sign without `--push`")]
     SignWithoutPush,
-    /// `--sign` with no key.
-    #[error("`--sign` needs a key")]
+    /// `--sign` with no key and no identity.
+    #[error("`--sign` needs a key or an identity")]
     SignWithoutKey,
     /// `verify` with no key.
     #[error("`verify` needs a key")]
     VerifyWithoutKey,
+    /// An identity is to sign, and there is none.
+    #[error("keyless signing needs an identity token, and there is none")]
+    NoIdentity,
+    /// A GitHub job that may not have tokens.
+    #[error("this GitHub Actions job may not ask for an identity token")]
+    GitHubPermission,
+    /// `--rekor=false` for an identity.
+    #[error(
+        "keyless signatures are always recorded in a log: without one nobody could tell that the certificate was still valid"
+    )]
+    KeylessUnlogged,
+    /// Services by flag and by file.
+    #[error("{0} and `--signing-config` both name services")]
+    ServicesTwice(&'static str),
+    /// A key's signatures would be published.
+    #[error("the signature would be published in the log {0}, for everybody and for good")]
+    PublicLog(String),
     /// `--sign=` with a word we don't know.
     #[error("{name}={value} is not one of `true`, `false`, `cosign`")]
     SignValue {
@@ -145,7 +162,16 @@ impl Misuse {
             Self::ResultWithoutPush(_) => "add `--push`, or leave it out",
             Self::SignWithoutPush => "add `--push`: signatures are stored in the registry, beside the image",
             Self::SignWithoutKey => {
-                "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET`, or set COSIGN_KEY"
+                "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET` or COSIGN_KEY; or sign with an identity: `--identity-token FILE`, `--service-account NAME`, or `--keyless` (COSIGN_EXPERIMENTAL=1) for the token that the CI system or a mounted file offers"
+            }
+            Self::NoIdentity => {
+                "use `--identity-token FILE`, `--service-account NAME`, SIGSTORE_ID_TOKEN, or mount a service account token at /var/run/sigstore/cosign/oidc-token"
+            }
+            Self::GitHubPermission => "give the job `permissions: {id-token: write}`",
+            Self::KeylessUnlogged => "leave `--rekor` out, or sign with a key",
+            Self::ServicesTwice(_) => "leave one of them out",
+            Self::PublicLog(_) => {
+                "agree with `--yes` or KUBECTL_BUILD_YES=1, or name another log with `--rekor-url`"
             }
             Self::VerifyWithoutKey => {
                 "name the public key with `--key FILE|env://NAME|k8s://NAMESPACE/SECRET`, or set COSIGN_KEY"

@@ -1,6 +1,7 @@
 //! Whether a build signs, and with which keys.
 
 use super::env::{Environment, names};
+use super::keyless::{self, KeylessSettings};
 use super::misuse::Misuse;
 use super::source::{self, Source};
 use crate::cli::signing::{KeyArgs, SigningArgs};
@@ -16,8 +17,12 @@ use std::path::Path;
 pub struct SignSettings {
     /// The keys, in the order given.
     pub keys: Vec<KeySettings>,
+    /// Who signs beside the keys or instead of them, and which services take part.
+    pub keyless: KeylessSettings,
     /// What is written.
     pub formats: Formats,
+    /// The formats were asked for: nothing else will do.
+    pub formats_explicit: bool,
     /// Where the password of an encrypted key comes from.
     pub password: Password,
     /// The flags as given, for command lines that we print to be run again.
@@ -89,6 +94,15 @@ pub fn resolve_for_build(
             ("`--cosign-key`", !args.keys.keys.is_empty()),
             ("`--cosign-password-file`", args.keys.cosign_password_file.is_some()),
             ("`--signature-format`", args.keys.signature_format.is_some()),
+            ("`--keyless`", args.keys.identity.keyless),
+            ("`--identity-token`", args.keys.identity.identity_token.is_some()),
+            ("`--service-account`", args.keys.identity.service_account.is_some()),
+            ("`--rekor`", args.keys.identity.rekor.is_some()),
+            ("`--fulcio-url`", args.keys.identity.fulcio_url.is_some()),
+            ("`--rekor-url`", args.keys.identity.rekor_url.is_some()),
+            ("`--timestamp-server-url`", args.keys.identity.timestamp_server_url.is_some()),
+            ("`--signing-config`", args.keys.identity.signing_config.is_some()),
+            ("`--trusted-root`", args.keys.identity.trusted_root.is_some()),
         ];
         // `--sign=false` on a line that otherwise signs is a wish, not a mistake.
         let mistake = unused.into_iter().find(|(_, given)| *given && flag.is_none());
@@ -110,10 +124,8 @@ pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result
     if texts.is_empty() {
         texts.extend(env.get_filled(names::COSIGN_KEY).map(|key| (key, Source::Env(names::COSIGN_KEY))));
     }
-    if texts.is_empty() {
-        return Err(Misuse::SignWithoutKey);
-    }
-    let mut flags = Vec::new();
+    let keyless = keyless::resolve(args.identity, texts.len(), directory, env)?;
+    let mut flags = keyless.flags.clone();
     for (text, source) in &texts {
         if matches!(source, Source::Flag(_)) {
             flags.extend(["--cosign-key".to_owned(), text.clone()]);
@@ -137,7 +149,8 @@ pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result
         .into_iter()
         .map(|(text, source)| key(text, source, directory, env))
         .collect::<Result<_, _>>()?;
-    Ok(SignSettings { keys, formats, password, flags })
+    let formats_explicit = args.signature_format.is_some();
+    Ok(SignSettings { keys, keyless, formats, formats_explicit, password, flags })
 }
 
 /// Finds the password of encrypted keys: the file, COSIGN_PASSWORD, or nobody has said it yet.
@@ -303,7 +316,8 @@ mod tests {
 
     fn args(sign: Option<&str>, keys: &[&str]) -> SigningArgs {
         let keys = keys.iter().map(|&key| key.to_owned()).collect();
-        let keys = KeyArgs { keys, cosign_password_file: None, signature_format: None };
+        let identity = Default::default();
+        let keys = KeyArgs { keys, cosign_password_file: None, signature_format: None, identity };
         SigningArgs { sign: sign.map(str::to_owned), keys }
     }
 

@@ -1,6 +1,7 @@
 //! Which `cosign verify` accepts a signature of ours, line by line; pinned against real cosign by
 //! `integration/interop.rs`.
 
+use super::evidence::Certified;
 use super::{Format, Formats};
 use crate::registry::{Digest, Repository};
 
@@ -22,12 +23,34 @@ pub struct VerifyLines<'a> {
     pub image: &'a Digest,
     /// Where the signatures are, if elsewhere.
     pub storage: Option<&'a Repository>,
-    /// What the verifier passes to `--key`; see [`KeyReference::public_reference`](super::key::KeyReference).
-    pub key: &'a str,
+    /// Whose signature it is.
+    pub by: SignedBy<'a>,
     /// The formats that were written.
     pub formats: Formats,
     /// How to reach the registry.
     pub access: RegistryAccess,
+}
+
+/// Whose signature a verifier looks for.
+#[derive(Clone, Copy, Debug)]
+pub enum SignedBy<'a> {
+    /// A key's that no log has; what the verifier passes to `--key`, see
+    /// [`KeyReference::public_reference`](super::key::KeyReference).
+    Key(&'a str),
+    /// A key's that a log has.
+    LoggedKey {
+        /// What the verifier passes to `--key`.
+        key: &'a str,
+        /// The file with the log's key; `None` for the public log.
+        trusted_root: Option<&'a str>,
+    },
+    /// An identity's.
+    Identity {
+        /// What its certificate says.
+        certified: &'a Certified,
+        /// The file with authorities and logs; `None` for the public instance.
+        trusted_root: Option<&'a str>,
+    },
 }
 
 /// A command that accepts the signature, for one generation of cosign.
@@ -44,15 +67,45 @@ pub struct CosignLine {
 /// The kind of the key makes no difference: we sign what `cosign verify --key` assumes when it isn't told
 /// otherwise.
 pub fn verify_lines(of: &VerifyLines<'_>) -> Vec<CosignLine> {
-    let root = format!("printf %s '{EMPTY_TRUSTED_ROOT}' > trusted-root.json && ");
-    let (before, flags) = match of.formats.has(Format::Bundle) {
-        true => (root.as_str(), " --trusted-root trusted-root.json"),
-        false => ("", ""),
+    let root =
+        |file: Option<&str>| file.map(|file| format!(" --trusted-root {}", quoted(file))).unwrap_or_default();
+    let both = |flags: &str| {
+        let line = line(of, "", flags);
+        vec![CosignLine { cosign: "cosign 3", line: line.clone() }, CosignLine { cosign: "cosign 2", line }]
     };
-    vec![
-        CosignLine { cosign: "cosign 3", line: line(of, "", "") },
-        CosignLine { cosign: "cosign 2", line: line(of, before, flags) },
-    ]
+    match of.by {
+        SignedBy::LoggedKey { key, trusted_root } => {
+            both(&format!("--key {}{}", quoted(key), root(trusted_root)))
+        }
+        SignedBy::Identity { certified: Certified { identity, by_clock }, trusted_root } => {
+            let name = |name: &Option<String>| quoted(name.as_deref().unwrap_or_default());
+            let (subject, issuer) = (name(&identity.subject), name(&identity.issuer));
+            // A private authority need not log certificates, and cosign has to be told.
+            let unlogged = if identity.is_logged { "" } else { " --insecure-ignore-sct" };
+            let root = root(trusted_root);
+            let flags = format!(
+                "--certificate-identity {subject} --certificate-oidc-issuer {issuer}{root}{unlogged}"
+            );
+            // cosign 2 looks for the log's time unless it is told of another.
+            let clock = if *by_clock { " --use-signed-timestamps" } else { "" };
+            vec![
+                CosignLine { cosign: "cosign 3", line: line(of, "", &flags) },
+                CosignLine { cosign: "cosign 2", line: line(of, "", &format!("{flags}{clock}")) },
+            ]
+        }
+        SignedBy::Key(key) => {
+            let flags = format!("--key {} --insecure-ignore-tlog", quoted(key));
+            let three = CosignLine { cosign: "cosign 3", line: line(of, "", &flags) };
+            let line = match of.formats.has(Format::Bundle) {
+                true => {
+                    let before = format!("printf %s '{EMPTY_TRUSTED_ROOT}' > trusted-root.json && ");
+                    line(of, &before, &format!("{flags}{}", root(Some("trusted-root.json"))))
+                }
+                false => line(of, "", &flags),
+            };
+            vec![three, CosignLine { cosign: "cosign 2", line }]
+        }
+    }
 }
 
 /// cosign 2.6 asks for a trusted root as soon as it sees a bundle, even where nothing is looked up in it.
@@ -63,10 +116,8 @@ fn line(of: &VerifyLines<'_>, before: &str, flags: &str) -> String {
     let storage = of.storage.map(|storage| format!("COSIGN_REPOSITORY={storage} ")).unwrap_or_default();
     let http = if of.access.plain_http { " --allow-http-registry" } else { "" };
     let insecure = if of.access.insecure { " --allow-insecure-registry" } else { "" };
-    let (key, repository, image) = (quoted(of.key), of.repository, of.image);
-    format!(
-        "{before}{storage}cosign verify --key {key} --insecure-ignore-tlog{flags}{http}{insecure} {repository}@{image}"
-    )
+    let (repository, image) = (of.repository, of.image);
+    format!("{before}{storage}cosign verify {flags}{http}{insecure} {repository}@{image}")
 }
 
 /// Quotes a word for a POSIX shell where it needs it.
@@ -81,16 +132,17 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sign::CertificateIdentity;
 
     fn lines(change: impl FnOnce(&mut VerifyLines<'_>)) -> Vec<String> {
         let (repository, image) = ("app".parse().unwrap(), Digest::of(b""));
         let access = RegistryAccess::default();
-        let key = "cosign.pub";
+        let by = SignedBy::Key("cosign.pub");
         let mut of = VerifyLines {
             repository: &repository,
             image: &image,
             storage: None,
-            key,
+            by,
             formats: Formats::Both,
             access,
         };
@@ -113,10 +165,42 @@ mod tests {
         assert_eq!(lines(|of| of.formats = Formats::Bundle), lines(|_| ()));
     }
 
+    fn lines_by(by: SignedBy<'_>) -> Vec<String> {
+        let (repository, image) = ("app".parse().unwrap(), Digest::of(b""));
+        let (formats, access) = (Formats::Both, RegistryAccess::default());
+        let of = VerifyLines { repository: &repository, image: &image, storage: None, by, formats, access };
+        verify_lines(&of).into_iter().map(|line| line.line).collect()
+    }
+
+    #[test]
+    fn identities_and_logs_have_their_flags() {
+        let identity = CertificateIdentity {
+            subject: Some("dev@example.com".to_owned()),
+            issuer: Some("https://issuer.example/a b".to_owned()),
+            not_before: jiff::Timestamp::UNIX_EPOCH,
+            not_after: jiff::Timestamp::UNIX_EPOCH,
+            spki: Vec::new(),
+            is_logged: false,
+        };
+        let private = Certified { identity: identity.clone(), by_clock: true };
+        let by = SignedBy::Identity { certified: &private, trusted_root: Some("root.json") };
+        let told = lines_by(by);
+        let expected = "cosign verify --certificate-identity dev@example.com --certificate-oidc-issuer \
+                        'https://issuer.example/a b' --trusted-root root.json --insecure-ignore-sct docker.io/";
+        assert!(told[0].starts_with(expected), "{told:?}");
+        assert!(told[1].contains(" --use-signed-timestamps "), "{told:?}");
+        let identity = CertificateIdentity { is_logged: true, ..identity };
+        let public = Certified { identity, by_clock: false };
+        let told = lines_by(SignedBy::Identity { certified: &public, trusted_root: None });
+        assert!(!told[1].contains("--trusted-root") && !told[1].contains("sct"), "{told:?}");
+        let told = &lines_by(SignedBy::LoggedKey { key: "k.pub", trusted_root: Some("root.json") })[0];
+        assert!(told.starts_with("cosign verify --key k.pub --trusted-root root.json docker.io/"), "{told}");
+    }
+
     #[test]
     fn what_is_special_shows() {
         let access = RegistryAccess { plain_http: true, insecure: true };
-        let line = &lines(|of| (of.key, of.access) = ("it's.pub", access))[0];
+        let line = &lines(|of| (of.by, of.access) = (SignedBy::Key("it's.pub"), access))[0];
         let expected =
             r"--key 'it'\''s.pub' --insecure-ignore-tlog --allow-http-registry --allow-insecure-registry ";
         assert!(line.contains(expected), "{line}");
@@ -126,7 +210,7 @@ mod tests {
             repository: &repository,
             image: &image,
             storage: Some(&storage),
-            key: "cosign.pub",
+            by: SignedBy::Key("cosign.pub"),
             formats: Formats::Both,
             access: RegistryAccess::default(),
         };

@@ -45,6 +45,13 @@ pub(super) fn message(statement: &[u8]) -> Vec<u8> {
     sigstore_types::pae(STATEMENT, statement)
 }
 
+/// Returns the DSSE envelope's own JSON.
+pub(super) fn envelope(statement: &[u8], signature: &[u8]) -> String {
+    let signature = DsseSignature::new(SignatureBytes::from_bytes(signature), KeyId::default());
+    let envelope = DsseEnvelope::new(STATEMENT, PayloadBytes::from_bytes(statement), signature);
+    serde_json::to_string(&envelope).expect("strings and bytes always serialise")
+}
+
 /// Returns the bundle's JSON as cosign writes it: zero values are left out.
 pub(super) fn encode(statement: &[u8], evidence: &Evidence) -> Vec<u8> {
     let material = match &evidence.material {
@@ -148,6 +155,11 @@ impl Statement {
     /// Reads a statement; only after its signature has been verified.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
         serde_json::from_slice(bytes).map_err(BundleError::Statement)
+    }
+
+    /// Returns the SHA-256, in hex, of the first subject that has one.
+    pub(super) fn first_sha256(&self) -> Option<&str> {
+        self.subject.iter().find_map(|subject| subject.digest.get("sha256")).map(String::as_str)
     }
 
     /// Returns the annotations of the subject that is this image; `None` if the statement isn't about it.

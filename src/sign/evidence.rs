@@ -2,7 +2,8 @@
 
 use super::bundle;
 use super::key::{Hash, KeyKind, PrivateKey, PublicKey};
-use super::log::LogEntry;
+use super::log::{LogEntry, LogPlace};
+use super::trust::CertificateIdentity;
 use async_trait::async_trait;
 use std::borrow::Cow;
 use std::error::Error;
@@ -45,6 +46,11 @@ impl Evidence {
     pub fn new(signature: Vec<u8>, material: Material) -> Self {
         Self { signature, material, logged: Vec::new(), timestamps: Vec::new() }
     }
+
+    /// Returns where logs have it, as far as that is known here.
+    pub(super) fn log_places(&self) -> Vec<LogPlace> {
+        self.logged.iter().filter_map(|entry| entry.place().cloned()).collect()
+    }
 }
 
 /// What names the signing key.
@@ -78,8 +84,22 @@ pub trait Signer: Send + Sync {
     /// an earlier signature over the same content is found and kept instead of being made once more.
     fn public_key(&self) -> Option<&PublicKey>;
 
+    /// Returns what the certificate says that this signer signs with; `None` for keys, and before the first signature.
+    fn certified(&self) -> Option<Certified> {
+        None
+    }
+
     /// Signs this content: the bytes of [`Content::message`], not their hash.
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError>;
+}
+
+/// What a signer's certificate says, and what verifiers have to do for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// Who signed.
+    pub identity: CertificateIdentity,
+    /// Only timestamps say when: the log gives no time.
+    pub by_clock: bool,
 }
 
 /// Why a signer did not sign; the text names provider and call.

@@ -22,6 +22,8 @@ pub struct LogEntry {
 pub struct LogPlace {
     /// The log's address.
     pub url: String,
+    /// The entry's number in the log.
+    pub index: u64,
     /// The entry's name in a v1 log.
     pub uuid: Option<String>,
 }

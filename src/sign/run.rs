@@ -4,6 +4,7 @@ use super::SignRequest;
 use super::check::Expected;
 use super::error::SignError;
 use super::evidence::Signer;
+use super::log::LogPlace;
 use super::payload;
 use super::referrer::EMPTY_CONFIG;
 use super::store::Store;
@@ -25,6 +26,8 @@ pub(super) struct Placed {
     pub(super) location: Digest,
     /// It was there before.
     pub(super) reused: bool,
+    /// Where logs have it, if it was recorded just now.
+    pub(super) logged: Vec<LogPlace>,
 }
 
 pub(super) struct Run<'a> {

@@ -30,7 +30,7 @@ pub(super) async fn sign(run: &Run<'_>, subject: &Subject) -> Result<SignedSubje
         let step = run.events.step(&format!("sign {id}"), signing.clone());
         let written = ending(step, write(run, subject), |written, step| {
             let signatures = signatures(run, written);
-            for StoredSignature { signer, format, location, reused } in &signatures {
+            for StoredSignature { signer, format, location, reused, .. } in &signatures {
                 let verb = if *reused { "already signed" } else { "signed" };
                 step.line(format!("{verb} by {signer} ({format}): {location}"));
             }
@@ -105,9 +105,9 @@ async fn verify(run: &Run<'_>, image: &Digest, written: &Written) -> Result<(), 
 
 fn signatures(run: &Run<'_>, written: &Written) -> Vec<StoredSignature> {
     let of = |format, placed: Vec<Placed>| {
-        run.signers.iter().zip(placed).map(move |(signer, Placed { location, reused })| {
+        run.signers.iter().zip(placed).map(move |(signer, Placed { location, reused, logged })| {
             let signer = signer.name().to_owned();
-            StoredSignature { signer, format, location, reused }
+            StoredSignature { signer, format, location, reused, logged }
         })
     };
     let legacy = written.legacy.as_ref().map(legacy::Published::placed).unwrap_or_default();

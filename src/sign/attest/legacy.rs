@@ -104,7 +104,9 @@ async fn find(
 /// Returns the layer for a signed statement, and its content.
 fn layer(one: &Signed<'_>, evidence: &Evidence) -> (Layer, Vec<u8>) {
     let blob = envelope::encode(one.statement, &evidence.signature);
-    let mut layer = Layer::new(&blob, evidence);
+    // A timestamp would have to be of the whole envelope here, and of the signature in a bundle: one signature serves
+    // both, so its time comes from the log.
+    let mut layer = Layer::new(&blob, &Evidence { timestamps: Vec::new(), ..evidence.clone() });
     layer.media_type = ENVELOPE.to_owned();
     // The signature stands in the envelope.
     layer.annotations.insert(SIGNATURE.to_owned(), String::new());

@@ -7,6 +7,7 @@ use crate::sign::check;
 use crate::sign::error::SignError;
 use crate::sign::evidence::{Content, Signer};
 use crate::sign::key::Hash;
+use crate::sign::log::LogPlace;
 use crate::sign::pause;
 use crate::sign::payload;
 use crate::sign::run::{Placed, Run};
@@ -64,27 +65,30 @@ impl Payload {
 async fn add(run: &Run<'_>, tag: &str, payload: &Payload) -> Result<Published, SignError> {
     let at = run.storage();
     let mut standing = Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await?;
-    let mut made: Vec<Option<Layer>> = vec![None; run.signers.len()];
+    let mut made: Vec<Option<(Layer, Vec<LogPlace>)>> = vec![None; run.signers.len()];
     for attempt in 1..=ATTEMPTS {
         let before = standing.image.layers().count();
         let mut next = standing.image.clone();
         let mut signatures = Vec::new();
         for (signer, made) in run.signers.iter().zip(&mut made) {
-            let layer = match find(&next, signer.as_ref(), &payload.bytes, made.as_ref()) {
+            let own = made.as_ref().map(|(layer, _)| layer);
+            let layer = match find(&next, signer.as_ref(), &payload.bytes, own) {
                 Some(layer) => layer.clone(),
                 None => {
-                    let layer = match made.take() {
-                        Some(layer) => layer,
+                    let (layer, logged) = match made.take() {
+                        Some(made) => made,
                         None => {
-                            Layer::new(&payload.bytes, &signer.sign(Content::Payload(&payload.bytes)).await?)
+                            let evidence = signer.sign(Content::Payload(&payload.bytes)).await?;
+                            (Layer::new(&payload.bytes, &evidence), evidence.log_places())
                         }
                     };
                     next.append(&layer).map_err(SignError::foreign(at, tag))?;
-                    made.insert(layer).clone()
+                    made.insert((layer, logged)).0.clone()
                 }
             };
             // Nothing made means: found.
-            signatures.push((layer, made.is_none()));
+            let logged = made.as_ref().map(|(_, logged)| logged.clone());
+            signatures.push((layer, logged));
         }
         let location = match next.layers().count() == before {
             true => standing.digest(),
@@ -98,7 +102,10 @@ async fn add(run: &Run<'_>, tag: &str, payload: &Payload) -> Result<Published, S
                 }
             },
         };
-        let placed = |(layer, reused)| (layer, Placed { location, reused });
+        let placed = |(layer, logged): (Layer, Option<Vec<LogPlace>>)| {
+            let reused = logged.is_none();
+            (layer, Placed { location, reused, logged: logged.unwrap_or_default() })
+        };
         let signatures = signatures.into_iter().map(placed).collect();
         return Ok(Published { payload: Digest::of(&payload.bytes), signatures });
     }
@@ -184,8 +191,10 @@ fn find<'a>(
     image.layers().find(|layer| {
         layer.digest == digest
             && layer.is_simple_signing()
-            && layer
-                .evidence()
-                .is_some_and(|evidence| key.verify(payload, &evidence.signature) == Some(Hash::Sha256))
+            && layer.evidence().is_some_and(|evidence| {
+                key.verify(payload, &evidence.signature) == Some(Hash::Sha256)
+                    // Where logs are wanted, a signature that none has is another one.
+                    && signer.verifier().verify(Content::Payload(payload), &evidence).is_ok()
+            })
     })
 }

@@ -60,7 +60,7 @@ async fn add(run: &Run<'_>, image: &Descriptor) -> Result<Published, SignError> 
         let reusable = stored.iter().find(|stored| is_by(stored, signer.as_ref(), run, &image.digest));
         signatures.push(match reusable {
             Some(Stored { entry, bundle, .. }) => {
-                let placed = Placed { location: entry.digest, reused: true };
+                let placed = Placed { location: entry.digest, reused: true, logged: Vec::new() };
                 Signature { entry: entry.clone(), bundle: *bundle, placed }
             }
             None => {
@@ -176,7 +176,9 @@ fn is_by(stored: &Stored, signer: &dyn Signer, run: &Run<'_>, image: &Digest) ->
     let (Some(key), Ok(opened)) = (signer.public_key(), bundle::open(&stored.blob)) else { return false };
     let is_sound = Digest::of(&stored.blob) == stored.bundle
         && matches!(opened.evidence.material, Material::PublicKey { .. })
-        && key.verify(&bundle::message(&opened.statement), &opened.evidence.signature) == Some(Hash::Sha256);
+        && key.verify(&bundle::message(&opened.statement), &opened.evidence.signature) == Some(Hash::Sha256)
+        // Where logs are wanted, a signature that none has is another one.
+        && signer.verifier().verify(Content::Statement(&opened.statement), &opened.evidence).is_ok();
     let says_the_same = || {
         bundle::Statement::parse(&opened.statement).is_ok_and(|statement| {
             statement.predicate_type == bundle::SIGNED
@@ -200,7 +202,8 @@ async fn upload(
     let bundle = Digest::of(&blob);
     let blob = async { Ok(run.store.put_blob(run.storage(), blob).await?) };
     tokio::try_join!(blob, run.ensure_empty_config())?;
-    let placed = Placed { location: referrer.entry.digest, reused: false };
+    let logged = evidence.log_places();
+    let placed = Placed { location: referrer.entry.digest, reused: false, logged };
     let manifest = Manifest { media_type: OCI_MANIFEST.to_owned(), bytes: Bytes::from(referrer.manifest) };
     Ok((Signature { entry: referrer.entry, bundle, placed }, manifest))
 }

@@ -1,0 +1,24 @@
+//! Signing with identities and logs, with the binary that users get, against real Fulcio, Rekor v2, a timestamp
+//! authority and the cluster's API server as issuer (`make signing-services`); real cosign verifies. Faults that the
+//! real services won't produce on demand come from fakes, called fakes.
+
+#![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
+#![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
+
+#[path = "support/rig.rs"]
+mod rig;
+#[path = "support/seen.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod seen;
+#[path = "support/tool.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod tool;
+
+#[path = "keyless/bench.rs"]
+mod bench;
+#[path = "keyless/cluster.rs"]
+mod cluster;
+#[path = "keyless/faults.rs"]
+mod faults;
+#[path = "keyless/formats.rs"]
+mod formats;

@@ -1,0 +1,195 @@
+//! Identities that the cluster vouches for, from outside and from inside a pod.
+
+use crate::bench::{Bench, claims, leaks_nothing};
+use crate::rig::{Rig, text};
+use crate::seen::Seen;
+use crate::tool::{binary, run};
+use std::path::Path;
+
+/// The name of a service account in Fulcio's certificates.
+fn subject(namespace: &str, account: &str) -> String {
+    format!("https://kubernetes.io/namespaces/{namespace}/serviceaccounts/{account}")
+}
+
+#[test]
+#[ignore = "needs the rig"]
+fn a_token_from_a_file_signs_and_cosign_verifies() {
+    for registry in ["REGISTRY", "REGISTRY_REFERRERS"] {
+        let bench = Bench::new("default", registry);
+        let token = bench.cluster_token("default", "default", "sigstore");
+        let path = bench.tool.file("token", format!("{token}\n"));
+        let image = bench.image();
+        let tag = format!("{}:signed", image.repository);
+        let more = ["--identity-token", path.to_str().expect("UTF-8"), "--tag", &tag, "-vv"];
+        let ran = run(bench.sign(&image, &bench.service_flags(), &more));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        // The source and the identity are told, the fall back to bundles in one line, each step has its time.
+        for told in [
+            "the file",
+            "system:serviceaccount:default:default",
+            "bundles only",
+            "certificate",
+            "timestamp",
+            "recording the signature in the log",
+        ] {
+            assert!(ran.stderr.contains(told), "{told:?} is not in:\n{}", ran.stderr);
+        }
+        leaks_nothing(&ran, &[&token]);
+        bench.verifies(&ran, "cosign 3");
+        bench.verifies(&ran, "cosign 2");
+        let issuer = claims(&token)["iss"].as_str().expect("an issuer").to_owned();
+        let root = bench.services.get("TRUSTED_ROOT");
+        let name = subject("default", "default");
+        let flags = |name: &str, issuer: &str| {
+            [
+                "--certificate-identity",
+                name,
+                "--certificate-oidc-issuer",
+                issuer,
+                "--trusted-root",
+                root,
+                "--insecure-ignore-sct",
+                "--allow-http-registry",
+            ]
+            .map(str::to_owned)
+        };
+        for (name, issuer, accepted) in [
+            (name.as_str(), issuer.as_str(), true),
+            ("https://kubernetes.io/namespaces/default/serviceaccounts/other", &issuer, false),
+            (&name, "https://other.example", false),
+        ] {
+            let flags = flags(name, issuer);
+            let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+            assert_eq!(bench.cosign("cosign", &flags, &tag).code == 0, accepted, "{name} {issuer}");
+        }
+    }
+}
+
+/// `--push --sign` with a service account of the caller's choice: one certificate for all that is signed.
+#[test]
+#[ignore = "needs the rig"]
+fn a_build_signs_as_a_service_account_from_outside() {
+    let rig = Rig::load();
+    let space = rig.namespace("keyless");
+    let bench = Bench::new(space.name(), "REGISTRY");
+    space.kubectl(&["create", "serviceaccount", "signer"]);
+    let image = bench.image();
+    let tag = format!("{}:1", image.repository);
+    let context = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/fixtures/hello");
+    let arguments =
+        ["-t", &tag, "--push", "--sign", "--service-account", "signer", "--registry-http", bench.host()];
+    let mut command = bench.tool.command("kubectl-build", &arguments);
+    command.args(bench.config_flags()).args(["--metadata-file", "meta.json"]).arg(context);
+    let ran = run(command);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let certificates = ran.stderr.lines().filter(|line| line.contains("getting a certificate")).count();
+    assert_eq!(certificates, 1, "{}", ran.stderr);
+    bench.verifies(&ran, "cosign 3");
+    let metadata = std::fs::read(bench.tool.home().join("meta.json")).expect("a file");
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).expect("JSON");
+    let signed = &metadata["kubectl-build"]["signatures"][0];
+    assert_eq!(signed["format"], "bundle");
+    assert_eq!(
+        format!("{}/", signed["log"][0]["url"].as_str().expect("a log").trim_end_matches('/')),
+        format!("{}/", bench.services.get("REKOR_URL"))
+    );
+    assert!(signed["log"][0]["index"].is_u64(), "{signed}");
+
+    let nobody = bench.tool.command(
+        "kubectl-buildkit",
+        &["sign", "--service-account", "nobody", "--registry-http", bench.host()],
+    );
+    let mut nobody = nobody;
+    nobody.args(bench.config_flags()).arg(&image.reference);
+    run(nobody).fails(1, &["there is no service account `nobody`", "kubectl get serviceaccounts"]);
+}
+
+const POD: &str = r#"
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: ci, namespace: NAMESPACE}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: ci, namespace: NAMESPACE}
+spec:
+  serviceAccountName: ci
+  automountServiceAccountToken: false
+  restartPolicy: Never
+  securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532}
+  containers:
+  - name: ci
+    image: IMAGE
+    imagePullPolicy: IfNotPresent
+    command: [sleep, "3600"]
+    securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+    volumeMounts:
+    - {name: work, mountPath: /scratch}
+    - {name: identity, mountPath: /var/run/sigstore/cosign, readOnly: true}
+  volumes:
+  - {name: work, emptyDir: {}}
+  - name: identity
+    projected:
+      sources: [{serviceAccountToken: {path: oidc-token, audience: sigstore, expirationSeconds: 600}}]
+"#;
+
+#[test]
+#[ignore = "needs the rig"]
+fn a_pod_signs_with_its_projected_token() {
+    let rig = Rig::load();
+    let space = rig.namespace("keyless-pod");
+    let bench = Bench::new(space.name(), "REGISTRY");
+    rig.apply(&POD.replace("NAMESPACE", space.name()).replace("IMAGE", rig.get("TOOLS_IMAGE")));
+    space.kubectl(&["wait", "--for=condition=Ready", "pod/ci", "--timeout=90s"]);
+    let put = |name: &str, file: &Path| {
+        let mut copy = rig.command(rig.peer("kubectl"));
+        let script = format!("cat > /scratch/{name} && chmod 755 /scratch/{name}");
+        copy.args(["exec", "-i", "-n", space.name(), "ci", "--", "sh", "-c", &script]);
+        let file = std::fs::File::open(file).expect("a file");
+        assert!(copy.stdin(file).status().expect("kubectl runs").success());
+    };
+    put("kubectl-buildkit", &binary());
+    put("root.json", Path::new(bench.services.get("TRUSTED_ROOT")));
+    put("config.json", Path::new(bench.services.get("SIGNING_CONFIG")));
+    let image = bench.image();
+    let tag = format!("{}:pod", image.repository);
+    let sign = |opt_in: &str| {
+        let script = format!(
+            "cd /scratch && env -i {opt_in} ./kubectl-buildkit sign --signing-config config.json \
+             --trusted-root root.json --registry-http {} --tag {tag} {} 2>&1",
+            bench.host(),
+            image.reference
+        );
+        rig.try_kubectl(&["exec", "-n", space.name(), "ci", "--", "sh", "-c", &script])
+    };
+    // A token that happens to lie there is no opt-in.
+    let refused = sign("");
+    let said = text(&refused.stdout);
+    assert!(
+        !refused.status.success() && said.contains("--keyless") && said.contains("--cosign-key"),
+        "{said}"
+    );
+    let signed = sign("COSIGN_EXPERIMENTAL=1");
+    let said = text(&signed.stdout);
+    assert!(signed.status.success(), "{said}");
+    assert!(said.contains("/var/run/sigstore/cosign/oidc-token"), "{said}");
+    assert_eq!(
+        Seen::plain(&rig)
+            .digest(tag.split('/').nth(1).and_then(|name| name.split(':').next()).expect("a name"), "pod")
+            .as_ref(),
+        Some(&image.digest)
+    );
+    let name = subject(space.name(), "ci");
+    let flags = [
+        "--certificate-identity",
+        &name,
+        "--certificate-oidc-issuer",
+        bench.services.get("OIDC_ISSUER"),
+        "--trusted-root",
+        bench.services.get("TRUSTED_ROOT"),
+        "--insecure-ignore-sct",
+        "--allow-http-registry",
+    ];
+    let verified = bench.cosign("cosign", &flags, &tag);
+    assert_eq!(verified.code, 0, "{}", verified.stderr);
+}

@@ -1,0 +1,465 @@
+//! Whether an identity signs, whose, and which services take part.
+
+use super::env::{Environment, names};
+use super::misuse::Misuse;
+use crate::cli::signing::IdentityArgs;
+use crate::sign::http::{HttpOptions, Proxies};
+use crate::sign::identity::{AmbientSource, IdentityToken};
+use crate::sign::{LogMode, ServicePlan, TrustRoot};
+use secrecy::SecretString;
+use std::error::Error;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use url::Url;
+
+/// Where a pod's service account token is mounted for signing (cosign's provider `filesystem`).
+const PROJECTED: &str = "/var/run/sigstore/cosign/oidc-token";
+
+/// Where an identity token comes from.
+#[derive(Debug)]
+pub enum IdentityChoice {
+    /// It was given.
+    Given {
+        /// The token.
+        text: SecretString,
+        /// Flag or variable.
+        place: &'static str,
+    },
+    /// A file, read when a token is needed.
+    File(PathBuf),
+    /// A service account, for which the API server makes one.
+    ServiceAccount {
+        /// Its namespace, if it was said.
+        namespace: Option<String>,
+        /// Its name.
+        name: String,
+    },
+    /// A CI system.
+    Ambient(AmbientSource),
+}
+
+/// Who signs beside or instead of keys, and with which services.
+#[derive(Debug)]
+pub struct KeylessSettings {
+    /// Where the token comes from, if an identity signs.
+    pub identity: Option<IdentityChoice>,
+    /// The services.
+    pub services: ServicePlan,
+    /// How they are reached.
+    pub http: HttpOptions,
+    /// What is to be said before anything starts.
+    pub notes: Vec<String>,
+    /// What verifiers need to be told.
+    pub trust: TrustAdvice,
+    /// A key's signatures go to the public log, and nobody has agreed yet.
+    pub ask_consent: Option<String>,
+    /// The flags as given, without tokens, for command lines that we print to be run again.
+    pub flags: Vec<String>,
+}
+
+/// What others need to verify, beside a key or a name.
+#[derive(Clone, Debug, Default)]
+pub struct TrustAdvice {
+    /// Logs have the signatures.
+    pub logged: bool,
+    /// They are those of the public instance, which verifiers know.
+    pub public: bool,
+    /// The file with the authorities and logs of a private instance, as it was given.
+    pub trusted_root: Option<String>,
+}
+
+impl TrustAdvice {
+    /// Returns the file that a verifier passes to `--trusted-root`, with a name where none was given.
+    pub fn file(&self) -> Option<&str> {
+        match &self.trusted_root {
+            Some(file) => Some(file),
+            None if self.public => None,
+            None => Some("trusted-root.json"),
+        }
+    }
+}
+
+impl KeylessSettings {
+    /// Whether a cluster is needed.
+    pub fn needs_cluster(&self) -> bool {
+        matches!(self.identity, Some(IdentityChoice::ServiceAccount { .. }))
+    }
+}
+
+/// Resolves who signs beside keys; `keys` says how many there are.
+///
+/// # Errors
+/// Nobody to sign, choices that exclude one another, files and URLs that are none.
+pub fn resolve(
+    args: IdentityArgs,
+    keys: usize,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<KeylessSettings, Misuse> {
+    let flags = flags(&args);
+    let by_variable = env.get_filled(names::COSIGN_EXPERIMENTAL).is_some_and(|value| is_true(&value));
+    let named = args.identity_token.is_some() || args.service_account.is_some();
+    let mut notes = Vec::new();
+    let keyless = match keys {
+        0 => args.keyless || named || by_variable,
+        _ => args.keyless,
+    };
+    if keys == 0 && !keyless {
+        return Err(Misuse::SignWithoutKey);
+    }
+    if named && !keyless {
+        notes.push(
+            "the identity is not used, since there is a key: add --keyless to sign with both".to_owned(),
+        );
+    }
+    let mode = args.rekor.as_deref().map(str::parse::<LogMode>).transpose();
+    let mode =
+        mode.map_err(|reason| invalid("--rekor", args.rekor.as_deref().unwrap_or_default(), reason))?;
+    if keyless && mode.is_some_and(|mode| mode != LogMode::Must) {
+        return Err(Misuse::KeylessUnlogged);
+    }
+    let log_asked = mode.is_none() && (args.rekor_url.is_some() || args.signing_config.is_some());
+    let mode = match mode {
+        _ if keyless => LogMode::Must,
+        Some(mode) => mode,
+        None if log_asked => LogMode::Must,
+        None => LogMode::Off,
+    };
+    let mut services = services(&args, keyless || mode != LogMode::Off, directory, env)?;
+    services.log_mode = mode;
+    if keyless && services.public {
+        notes.push(
+            "the public log will show, for everybody and for good: the identity that signs, its issuer, and the digest of what is signed"
+                .to_owned(),
+        );
+    }
+    let public_log = services.logs.iter().find(|(log, _)| is_public(log)).map(|(log, _)| log.to_string());
+    let agreed = args.yes || env.get_filled(names::YES).is_some_and(|value| is_true(&value));
+    let ask_consent = public_log.filter(|_| keys > 0 && mode != LogMode::Off && !agreed);
+    let trusted_root = args.trusted_root.as_deref().map(shown);
+    let trusted_root = trusted_root.or_else(|| env.get_filled(names::COSIGN_TRUSTED_ROOT));
+    let trust = TrustAdvice { logged: mode == LogMode::Must, public: services.public, trusted_root };
+    let identity = if keyless { Some(identity(args, env)?) } else { None };
+    Ok(KeylessSettings { identity, services, http: http_options(env), notes, trust, ask_consent, flags })
+}
+
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "true")
+}
+
+/// Whether this log belongs to the public instance.
+fn is_public(log: &Url) -> bool {
+    log.host_str().is_some_and(|host| host.ends_with(".sigstore.dev"))
+}
+
+fn invalid(name: &str, value: &str, reason: impl ToString) -> Misuse {
+    Misuse::Value { name: name.to_owned(), value: value.to_owned(), reason: reason.to_string() }
+}
+
+/// Returns how services are reached, as far as the environment says.
+fn http_options(env: &dyn Environment) -> HttpOptions {
+    let either = |upper: &str, lower: &str| env.get_filled(upper).or_else(|| env.get_filled(lower));
+    let proxies = Proxies {
+        https: either("HTTPS_PROXY", "https_proxy"),
+        // Only in lower case, as everywhere since HTTPOXY.
+        http: env.get_filled("http_proxy"),
+        none_for: either("NO_PROXY", "no_proxy"),
+    };
+    HttpOptions { proxies, ..HttpOptions::default() }
+}
+
+/// The order is the one that users are told: flags, the variable, the mounted file, the CI system.
+fn identity(args: IdentityArgs, env: &dyn Environment) -> Result<IdentityChoice, Misuse> {
+    if let Some(text) = args.identity_token {
+        return given(text);
+    }
+    if let Some(account) = args.service_account {
+        let (namespace, name) = match account.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.to_owned()), name.to_owned()),
+            None => (None, account.clone()),
+        };
+        if name.is_empty() || name.contains('/') || namespace.as_deref() == Some("") {
+            return Err(invalid("--service-account", &account, "write NAME or NAMESPACE/NAME"));
+        }
+        return Ok(IdentityChoice::ServiceAccount { namespace, name });
+    }
+    if let Some(text) = env.get_filled(names::SIGSTORE_ID_TOKEN) {
+        return Ok(IdentityChoice::Given { text: text.into(), place: names::SIGSTORE_ID_TOKEN });
+    }
+    if Path::new(PROJECTED).exists() {
+        return Ok(IdentityChoice::File(PROJECTED.into()));
+    }
+    ambient(env)?.map(IdentityChoice::Ambient).ok_or(Misuse::NoIdentity)
+}
+
+fn given(text: String) -> Result<IdentityChoice, Misuse> {
+    const PLACE: &str = "--identity-token";
+    if text == "-" {
+        let mut token = String::new();
+        let read = std::io::stdin().take(64 * 1024).read_to_string(&mut token);
+        read.map_err(|error| invalid(PLACE, "-", format!("standard input cannot be read: {error}")))?;
+        return Ok(IdentityChoice::Given { text: token.into(), place: "standard input" });
+    }
+    if IdentityToken::looks_like(&text) {
+        return Ok(IdentityChoice::Given { text: text.into(), place: PLACE });
+    }
+    // Neither is repeated: a damaged token is still most of a token.
+    if text.len() > 4096 || text.matches('.').count() == 2 && !Path::new(&text).exists() && text.len() > 100 {
+        return Err(invalid(PLACE, "…", "it is neither a token nor the path of a file that is there"));
+    }
+    Ok(IdentityChoice::File(text.into()))
+}
+
+fn ambient(env: &dyn Environment) -> Result<Option<AmbientSource>, Misuse> {
+    let url = |name: &str, value: &str| value.parse::<Url>().map_err(|error| invalid(name, value, error));
+    let (request_url, request_token) = ("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN");
+    if let (Some(at), Some(token)) = (env.get_filled(request_url), env.get_filled(request_token)) {
+        return Ok(Some(AmbientSource::GitHub { url: url(request_url, &at)?, token: token.into() }));
+    }
+    if env.get_filled("GITHUB_ACTIONS").is_some() {
+        return Err(Misuse::GitHubPermission);
+    }
+    let (token, job) = ("BUILDKITE_AGENT_ACCESS_TOKEN", "BUILDKITE_JOB_ID");
+    if let (Some(token), Some(job)) = (env.get_filled(token), env.get_filled(job)) {
+        let endpoint = "BUILDKITE_AGENT_ENDPOINT";
+        let at = env.get_filled(endpoint).unwrap_or_else(|| "https://agent.buildkite.com/v3".to_owned());
+        return Ok(Some(AmbientSource::Buildkite {
+            endpoint: url(endpoint, &at)?,
+            job,
+            token: token.into(),
+        }));
+    }
+    Ok(env.get_filled("CIRCLECI").filter(|value| is_true(value)).map(|_| AmbientSource::CircleCi))
+}
+
+/// Flags come before their variables, a file excludes flags that name what it names, and where nothing is said at all
+/// the public instance is meant.
+fn services(
+    args: &IdentityArgs,
+    wanted: bool,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<ServicePlan, Misuse> {
+    let file = |name: &'static str, path: &Path| {
+        let path = directory.join(path);
+        std::fs::read(&path).map_err(|source| Misuse::File { name, path, source })
+    };
+    let path_of = |flag: &Option<PathBuf>, variable| {
+        flag.clone().or_else(|| env.get_filled(variable).map(PathBuf::from))
+    };
+    let urls = [
+        ("--fulcio-url", &args.fulcio_url, names::COSIGN_FULCIO_URL),
+        ("--rekor-url", &args.rekor_url, names::COSIGN_REKOR_URL),
+        ("--timestamp-server-url", &args.timestamp_server_url, names::COSIGN_TIMESTAMP_SERVER_URL),
+        ("--oidc-issuer", &args.oidc_issuer, names::COSIGN_OIDC_ISSUER),
+    ];
+    let config = path_of(&args.signing_config, names::COSIGN_SIGNING_CONFIG);
+    if let (Some(_), Some((name, ..))) =
+        (&args.signing_config, urls.iter().find(|(_, flag, _)| flag.is_some()))
+    {
+        return Err(Misuse::ServicesTwice(name));
+    }
+    let mut given = Vec::new();
+    for (name, flag, variable) in urls {
+        // A variable doesn't contradict a file: the file is the newer way, and the flag the stronger one.
+        let value = flag.clone().or_else(|| env.get_filled(variable).filter(|_| config.is_none()));
+        let url = value.map(|value| match value.parse::<Url>() {
+            Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(url),
+            Ok(_) => Err(invalid(name, &value, "it is no http or https URL")),
+            Err(error) => Err(invalid(name, &value, error)),
+        });
+        given.push(url.transpose()?);
+    }
+    let [authority, log, clock, login] = <[Option<Url>; 4]>::try_from(given).expect("four were asked for");
+    let any = authority.is_some() || log.is_some() || clock.is_some();
+    let mut plan = match config {
+        Some(path) => {
+            let json = file("--signing-config", &path)?;
+            ServicePlan::parse(&json)
+                .map_err(|error| invalid("--signing-config", &shown(&path), told(&error)))?
+        }
+        None if wanted && !any => ServicePlan::public(),
+        None => ServicePlan {
+            authority,
+            logs: log.into_iter().map(|url| (url, None)).collect(),
+            clocks: clock.into_iter().collect(),
+            ..ServicePlan::default()
+        },
+    };
+    plan.login = login.or(plan.login);
+    if let Some(path) = path_of(&args.trusted_root, names::COSIGN_TRUSTED_ROOT) {
+        let json = file("--trusted-root", &path)?;
+        let root = TrustRoot::parse(&json);
+        plan.trust = Some(root.map_err(|error| invalid("--trusted-root", &shown(&path), told(&error)))?);
+    }
+    plan.issuer_is_must = args.oidc_issuer.is_some();
+    Ok(plan)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn told(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Returns the flags for a command line that continues the work. Tokens are left out: they would have ended by then.
+fn flags(args: &IdentityArgs) -> Vec<String> {
+    let mut flags = Vec::new();
+    if args.keyless {
+        flags.push("--keyless".to_owned());
+    }
+    let mut push = |name: &str, value: Option<String>| {
+        flags.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
+    };
+    let token = args.identity_token.as_deref();
+    push(
+        "--identity-token",
+        token.map(|text| match Path::new(text).is_file() {
+            true => text.to_owned(),
+            false => "TOKEN".to_owned(),
+        }),
+    );
+    push("--service-account", args.service_account.clone());
+    push("--fulcio-url", args.fulcio_url.clone());
+    push("--rekor-url", args.rekor_url.clone());
+    push("--timestamp-server-url", args.timestamp_server_url.clone());
+    push("--oidc-issuer", args.oidc_issuer.clone());
+    push("--signing-config", args.signing_config.as_deref().map(shown));
+    push("--trusted-root", args.trusted_root.as_deref().map(shown));
+    if let Some(how) = &args.rekor {
+        flags.push(format!("--rekor={how}"));
+    }
+    if args.yes {
+        flags.push("--yes".to_owned());
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Fixed;
+
+    const TOKEN: &str =
+        "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJpIiwiYXVkIjoic2lnc3RvcmUiLCJzdWIiOiJzIiwiZXhwIjoxfQ.c2ln";
+
+    fn settings(
+        change: impl FnOnce(&mut IdentityArgs),
+        keys: usize,
+        env: &Fixed,
+    ) -> Result<KeylessSettings, Misuse> {
+        let mut args = IdentityArgs::default();
+        change(&mut args);
+        resolve(args, keys, Path::new("/"), env)
+    }
+
+    #[test]
+    fn an_ambient_token_alone_is_no_opt_in() {
+        let env = Fixed::new([("SIGSTORE_ID_TOKEN", TOKEN)]);
+        assert!(matches!(settings(|_| (), 0, &env), Err(Misuse::SignWithoutKey)));
+        let by_flag = settings(|args| args.keyless = true, 0, &env).unwrap();
+        assert!(matches!(by_flag.identity, Some(IdentityChoice::Given { place: "SIGSTORE_ID_TOKEN", .. })));
+        let env = Fixed::new([("SIGSTORE_ID_TOKEN", TOKEN), ("COSIGN_EXPERIMENTAL", "1")]);
+        assert!(settings(|_| (), 0, &env).unwrap().identity.is_some());
+        // A key beats what only the environment says, without a word.
+        let with_key = settings(|_| (), 1, &env).unwrap();
+        assert!(with_key.identity.is_none() && with_key.notes.is_empty());
+    }
+
+    #[test]
+    fn a_key_beats_an_identity_unless_both_are_wanted() {
+        let env = Fixed::default();
+        let named = |args: &mut IdentityArgs| args.service_account = Some("ci/builder".to_owned());
+        let one = settings(named, 1, &env).unwrap();
+        assert!(one.identity.is_none() && one.notes[0].contains("not used"));
+        let both = settings(|args| (named(args), args.keyless = true).0, 1, &env).unwrap();
+        let Some(IdentityChoice::ServiceAccount { namespace, name }) = both.identity else {
+            panic!("an account")
+        };
+        assert_eq!((namespace.as_deref(), name.as_str()), (Some("ci"), "builder"));
+    }
+
+    #[test]
+    fn tokens_and_paths_are_told_apart_and_never_repeated() {
+        let env = Fixed::default();
+        let given = |text: &str| settings(|args| args.identity_token = Some(text.to_owned()), 0, &env);
+        let settings = given(TOKEN).unwrap();
+        assert!(matches!(settings.identity, Some(IdentityChoice::Given { place: "--identity-token", .. })));
+        assert_eq!(settings.flags, ["--identity-token", "TOKEN"]);
+        assert!(!format!("{settings:?}").contains("eyJ"));
+        assert!(matches!(given("/run/token").unwrap().identity, Some(IdentityChoice::File(_))));
+        let damaged = format!("{}.{}.{}", "a".repeat(50), "%".repeat(50), "c".repeat(50));
+        let error = given(&damaged).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("aaaa"));
+    }
+
+    #[test]
+    fn who_is_asked_in_which_order() {
+        let github = [("ACTIONS_ID_TOKEN_REQUEST_URL", "https://a"), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t")];
+        let source =
+            |env: &Fixed| settings(|args| args.keyless = true, 0, env).map(|settings| settings.identity);
+        assert!(matches!(
+            source(&Fixed::new(github)),
+            Ok(Some(IdentityChoice::Ambient(AmbientSource::GitHub { .. })))
+        ));
+        assert!(matches!(source(&Fixed::new([("GITHUB_ACTIONS", "true")])), Err(Misuse::GitHubPermission)));
+        let buildkite = [("BUILDKITE_AGENT_ACCESS_TOKEN", "t"), ("BUILDKITE_JOB_ID", "j")];
+        assert!(matches!(
+            source(&Fixed::new(buildkite)),
+            Ok(Some(IdentityChoice::Ambient(AmbientSource::Buildkite { .. })))
+        ));
+        assert!(matches!(source(&Fixed::default()), Err(Misuse::NoIdentity)));
+    }
+
+    #[test]
+    fn logs_are_used_where_they_were_asked_for() {
+        let env = Fixed::default();
+        let mode = |change: fn(&mut IdentityArgs)| settings(change, 1, &env).map(|one| one.services.log_mode);
+        assert_eq!(mode(|_| ()).unwrap(), LogMode::Off);
+        assert_eq!(mode(|args| args.rekor_url = Some("https://r".into())).unwrap(), LogMode::Must);
+        assert_eq!(mode(|args| args.rekor = Some("best-effort".into())).unwrap(), LogMode::BestEffort);
+        assert!(mode(|args| args.rekor = Some("maybe".into())).is_err());
+        let unlogged = settings(
+            |args| (args.service_account, args.rekor) = (Some("a".into()), Some("false".into())),
+            0,
+            &env,
+        );
+        assert!(matches!(unlogged, Err(Misuse::KeylessUnlogged)));
+    }
+
+    #[test]
+    fn publishing_a_key_s_signatures_needs_consent() {
+        let (none, yes) = (Fixed::default(), Fixed::new([("KUBECTL_BUILD_YES", "1")]));
+        let ask = |env: &Fixed, url: Option<&str>| {
+            let url = url.map(str::to_owned);
+            settings(|args| (args.rekor, args.rekor_url) = (Some("true".into()), url), 1, env)
+                .unwrap()
+                .ask_consent
+        };
+        assert_eq!(ask(&none, None).as_deref(), Some("https://rekor.sigstore.dev/"));
+        assert_eq!(ask(&none, Some("https://rekor.example")), None);
+        assert_eq!(ask(&yes, None), None);
+        let keyless = settings(|args| args.service_account = Some("a".into()), 0, &none).unwrap();
+        assert!(keyless.ask_consent.is_none() && keyless.notes[0].contains("for good"));
+    }
+
+    #[test]
+    fn one_place_names_the_services() {
+        let both = |args: &mut IdentityArgs| {
+            args.service_account = Some("a".into());
+            args.signing_config = Some("c.json".into());
+            args.rekor_url = Some("https://r".into());
+        };
+        assert!(matches!(settings(both, 0, &Fixed::default()), Err(Misuse::ServicesTwice("--rekor-url"))));
+        let wrong = |args: &mut IdentityArgs| args.rekor_url = Some("rekor.example".into());
+        assert!(matches!(settings(wrong, 1, &Fixed::default()), Err(Misuse::Value { .. })));
+        let env = Fixed::new([("COSIGN_FULCIO_URL", "https://f"), ("COSIGN_REKOR_URL", "https://r")]);
+        let plan = settings(|args| args.service_account = Some("a".into()), 0, &env).unwrap().services;
+        assert!(!plan.public && plan.authority.is_some() && plan.logs.len() == 1);
+    }
+}

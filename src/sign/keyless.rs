@@ -1,0 +1,294 @@
+//! Signing with an identity: a key that lives for one run, and a certificate that says whose it is.
+
+mod fulcio;
+
+use super::evidence::{Certified, Content, Evidence, Material, Signer, SignerError, Verifier};
+use super::http::{Http, HttpError};
+use super::identity::{AUDIENCE, IdentityError, IdentityToken, TokenSource};
+use super::key::{PrivateKey, PublicKey};
+use super::services::{ServiceError, ServicePlan, Services};
+use super::trust::{CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustRoot};
+use super::witness::{WitnessError, Witnesses};
+use crate::event::{Events, Step};
+use async_trait::async_trait;
+use fulcio::{Authority, IssuerJson};
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
+use url::Url;
+
+/// Why there is no keyless signature.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeylessError {
+    /// No token, or not the right one.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The services, before anything was signed.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// A service of which keyless signing can't do without isn't named.
+    #[error("keyless signing needs {0}")]
+    Missing(&'static str),
+    /// A call to the certificate authority.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// A certificate that isn't what was asked for.
+    #[error("the certificate authority at {url} answered with {what}")]
+    Certificate {
+        /// Where.
+        url: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Logs or clocks.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+    /// The cryptographic provider.
+    #[error("no key could be made")]
+    Key,
+}
+
+/// Signs with short-lived certificates.
+pub struct KeylessSigner {
+    name: String,
+    source: Arc<dyn TokenSource>,
+    http: Http,
+    authority: Url,
+    issuers: Option<Vec<IssuerJson>>,
+    witnesses: Witnesses,
+    current: tokio::sync::Mutex<Option<Current>>,
+    verifier: OwnVerifier,
+    events: Events,
+}
+
+/// The key that signs now.
+struct Current {
+    key: Arc<PrivateKey>,
+    leaf: Vec<u8>,
+    chain: Vec<Vec<u8>>,
+    /// By our clock's progress, not its reading, which may be wrong.
+    good_until: Instant,
+}
+
+impl KeylessSigner {
+    /// Finds out whether keyless signing would work now: a token is there, fits and hasn't ended, and the services
+    /// answer. Nothing is published and no certificate asked for.
+    ///
+    /// # Errors
+    /// [`KeylessError`], before a build minute is spent.
+    pub async fn prepare(
+        source: Arc<dyn TokenSource>,
+        plan: &ServicePlan,
+        services: &Services,
+        http: Http,
+        events: Events,
+    ) -> Result<Self, KeylessError> {
+        let authority = plan
+            .authority
+            .clone()
+            .ok_or(KeylessError::Missing("a certificate authority: add `--fulcio-url`"))?;
+        if services.logs.is_empty() {
+            return Err(KeylessError::Missing("a transparency log: add `--rekor-url`"));
+        }
+        let token = async { Ok::<_, KeylessError>(source.token().await?) };
+        let issuers = async { Ok(Authority { http: &http, url: &authority }.issuers().await?) };
+        let (token, issuers) = tokio::try_join!(token, issuers)?;
+        if let Some(wanted) = plan.login.as_ref().filter(|_| plan.issuer_is_must) {
+            // Issuers are compared as they are written, but for the slash that URLs get.
+            if token.issuer.trim_end_matches('/') != wanted.as_str().trim_end_matches('/') {
+                return Err(IdentityError::Issuer {
+                    place: source.place(),
+                    found: token.issuer,
+                    who: "`--oidc-issuer`".to_owned(),
+                    accepted: format!("it says {wanted}"),
+                }
+                .into());
+            }
+        }
+        check(&token, &source.place(), issuers.as_deref())?;
+        events.note(format!(
+            "signing as `{}`, by the word of {} ({})",
+            token.subject,
+            token.issuer,
+            source.place()
+        ));
+        if plan.trust.is_none() {
+            events.note(
+                "there is no --trusted-root: the certificate, timestamp and log entry are stored without being checked against one",
+            );
+        }
+        let witnesses = Witnesses::new(http.clone(), services, events.clone());
+        Ok(Self {
+            name: format!("the identity {}", token.subject),
+            source,
+            authority,
+            issuers,
+            http,
+            witnesses,
+            current: tokio::sync::Mutex::new(None),
+            verifier: OwnVerifier { trust: plan.trust.clone(), issued: Mutex::default() },
+            events,
+        })
+    }
+
+    /// Returns key and certificate, the same for as long as the certificate is good.
+    async fn current(&self) -> Result<(Arc<PrivateKey>, Material), KeylessError> {
+        let mut current = self.current.lock().await;
+        if current.as_ref().is_none_or(|current| current.good_until <= Instant::now()) {
+            let name = format!(
+                "getting a certificate for {} from {}",
+                self.name,
+                super::http::shown(&self.authority)
+            );
+            let step = self.events.step("certificate", name);
+            *current = Some(ending(step, self.certify()).await?);
+        }
+        let Current { key, leaf, chain, .. } = current.as_ref().expect("made above");
+        Ok((Arc::clone(key), Material::Certificate { leaf: leaf.clone(), chain: chain.clone() }))
+    }
+
+    async fn certify(&self) -> Result<Current, KeylessError> {
+        let token = self.source.token().await?;
+        check(&token, &self.source.place(), self.issuers.as_deref())?;
+        let key = new_key()?;
+        let asked = Instant::now();
+        let chain = Authority { http: &self.http, url: &self.authority }.certify(&token, &key).await?;
+        let wrong =
+            |what: String| KeylessError::Certificate { url: super::http::shown(&self.authority), what };
+        let mut chain = chain.into_iter();
+        let leaf = chain.next().ok_or_else(|| wrong("no certificate".to_owned()))?;
+        let identity = CertificateIdentity::read(&leaf).map_err(wrong)?;
+        if identity.spki != key.public().spki() {
+            return Err(wrong("a certificate for another key".to_owned()));
+        }
+        if identity.issuer.as_deref() != Some(token.issuer.as_str()) {
+            return Err(wrong("a certificate for a token of another issuer".to_owned()));
+        }
+        let lifetime =
+            Duration::try_from(identity.not_after.duration_since(identity.not_before)).unwrap_or_default();
+        // What comes after the signature takes its time, too: log and clock must see it while the certificate is good.
+        let margin = (lifetime / 4).min(Duration::from_secs(60));
+        self.verifier.issued.lock().expect("nobody panics while holding it").push((leaf.clone(), identity));
+        Ok(Current {
+            key: Arc::new(key),
+            leaf,
+            chain: chain.collect(),
+            good_until: asked + lifetime - margin,
+        })
+    }
+
+    async fn attest(&self, content: Content<'_>) -> Result<Evidence, KeylessError> {
+        let (key, material) = self.current().await?;
+        let sign = || {
+            let signature = key.sign(&content.message()).map_err(|_| KeylessError::Key)?;
+            Ok::<_, KeylessError>(Evidence::new(signature, material.clone()))
+        };
+        let mut evidence = sign()?;
+        match self.witnesses.attest(content, key.public(), &mut evidence).await {
+            Err(WitnessError::AlreadyLogged { .. }) => {
+                evidence = sign()?;
+                self.witnesses.attest(content, key.public(), &mut evidence).await?;
+            }
+            seen => seen?,
+        }
+        Ok(evidence)
+    }
+}
+
+async fn ending<T, E: Error>(step: Step, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    match work.await {
+        Ok(value) => {
+            step.done();
+            Ok(value)
+        }
+        Err(error) => {
+            step.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+/// Whether the certificate authority would take this token, as far as it says.
+fn check(token: &IdentityToken, place: &str, issuers: Option<&[IssuerJson]>) -> Result<(), KeylessError> {
+    let now = jiff::Timestamp::now();
+    let Some(issuers) = issuers else { return Ok(token.check(place, AUDIENCE, now)?) };
+    let Some(issuer) = issuers.iter().find(|issuer| issuer.is(&token.issuer)) else {
+        return Err(IdentityError::Issuer {
+            place: place.to_owned(),
+            found: token.issuer.clone(),
+            who: "the certificate authority".to_owned(),
+            accepted: IssuerJson::list(issuers),
+        }
+        .into());
+    };
+    Ok(token.check(place, issuer.audience(), now)?)
+}
+
+fn new_key() -> Result<PrivateKey, KeylessError> {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random);
+    key.ok().and_then(|key| PrivateKey::from_pkcs8(key.as_ref()).ok()).ok_or(KeylessError::Key)
+}
+
+#[async_trait]
+impl Signer for KeylessSigner {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn verifier(&self) -> &dyn Verifier {
+        &self.verifier
+    }
+
+    fn public_key(&self) -> Option<&PublicKey> {
+        None
+    }
+
+    fn certified(&self) -> Option<Certified> {
+        let issued = self.verifier.issued.lock().expect("nobody panics while holding it");
+        let (_, identity) = issued.last()?;
+        Some(Certified { identity: identity.clone(), by_clock: self.witnesses.give_no_time() })
+    }
+
+    async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
+        let failed = |error| SignerError { signer: self.name.clone(), source: Box::new(error) };
+        self.attest(content).await.map_err(failed)
+    }
+}
+
+/// Accepts what was signed with the certificates of this run: fully against a trust root, else what can be checked
+/// without one.
+struct OwnVerifier {
+    trust: Option<TrustRoot>,
+    issued: Mutex<Vec<(Vec<u8>, CertificateIdentity)>>,
+}
+
+impl Verifier for OwnVerifier {
+    fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {
+        let Material::Certificate { leaf, .. } = &evidence.material else {
+            return Err("it carries no certificate".to_owned());
+        };
+        let issued = self.issued.lock().expect("nobody panics while holding it").clone();
+        let Some((_, identity)) = issued.iter().find(|(issued, _)| issued == leaf) else {
+            return Err("its certificate is not the one that it was signed with".to_owned());
+        };
+        let key = PublicKey::from_spki(&identity.spki).map_err(|error| error.to_string())?;
+        if key.verify(&content.message(), &evidence.signature).is_none() {
+            return Err("it is not a signature of its certificate's key over this content".to_owned());
+        }
+        let Some(trust) = &self.trust else { return Ok(()) };
+        let (Some(subject), Some(issuer)) = (&identity.subject, &identity.issuer) else {
+            return Err("its certificate names nobody".to_owned());
+        };
+        let policy = IdentityPolicy {
+            subject: Matcher::Exact(subject.clone()),
+            issuer: Matcher::Exact(issuer.clone()),
+        };
+        // A private authority without certificate logs gives no proof of having logged.
+        let leniency = Leniency { sct: !trust.has_certificate_logs(), log: false };
+        IdentityVerifier::new(trust.clone(), policy, leniency).verify(content, evidence)
+    }
+}

@@ -1,0 +1,356 @@
+//! Who is trusted: certificate authorities, logs and clocks of a TrustedRoot, and the verifiers that stand on it.
+//!
+//! The only module that knows `sigstore-verify`, which does the certificate paths, SCTs, log proofs and timestamps.
+//! A `.sig` layer is shown to it as a bundle that signs a file, whose content is the payload.
+
+use super::bundle;
+use super::evidence::{Content, Evidence, Material, Verifier};
+use super::key::{KeyKind, PublicKey};
+use super::log::LogEntry;
+use crate::registry::Digest;
+use regex::Regex;
+use sigstore_types::bundle::{
+    CertificateContent, MessageDigest, MessageSignature, PublicKeyIdentifier, TimestampVerificationData,
+    VerificationMaterial,
+};
+use sigstore_types::{
+    Artifact, Bundle, DerCertificate, DerPublicKey, DigestBytes, DsseEnvelope, DsseSignature, HashAlgorithm,
+    KeyId, KindVersion, MediaType, PayloadBytes, Rfc3161Timestamp, Sha256Hash, SignatureBytes,
+    SignatureContent, TimestampToken, VerificationMaterialContent,
+};
+use sigstore_verify::crypto::parse_certificate_info;
+use sigstore_verify::trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
+use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy};
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// The authorities, logs and clocks that signatures are checked against. Clones share one.
+#[derive(Clone)]
+pub struct TrustRoot {
+    verifier: Arc<sigstore_verify::Verifier>,
+    root: Arc<TrustedRoot>,
+}
+
+/// Why a file is no TrustedRoot.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// Not text, or not the JSON of one.
+    #[error("it is no TrustedRoot (the JSON that `cosign trusted-root create` writes)")]
+    Json(#[source] Box<dyn Error + Send + Sync>),
+    /// A key or certificate in it is none, or stands there twice.
+    #[error("it holds a key or certificate that cannot be used")]
+    Content(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl TrustRoot {
+    /// Reads the JSON of a TrustedRoot, version 0.1.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn parse(json: &[u8]) -> Result<Self, TrustError> {
+        let text = std::str::from_utf8(json).map_err(|error| TrustError::Json(Box::new(error)))?;
+        let root = TrustedRoot::from_json(text).map_err(|error| TrustError::Json(Box::new(error)))?;
+        let verifier =
+            sigstore_verify::Verifier::new(&root).map_err(|error| TrustError::Content(Box::new(error)))?;
+        Ok(Self { verifier: Arc::new(verifier), root: Arc::new(root) })
+    }
+
+    /// Returns the trust root of the public instance, as it was when this program was made.
+    pub fn public() -> Self {
+        Self::parse(SIGSTORE_PRODUCTION_TRUSTED_ROOT.as_bytes()).expect("the library's own snapshot is valid")
+    }
+
+    /// Whether certificates can be checked for having been logged: the root names certificate logs.
+    pub fn has_certificate_logs(&self) -> bool {
+        !self.root.ctlogs.is_empty()
+    }
+
+    /// Whether it names any transparency log.
+    pub fn has_logs(&self) -> bool {
+        !self.root.tlogs.is_empty()
+    }
+}
+
+impl fmt::Debug for TrustRoot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TrustedRoot { certificate_authorities, tlogs, ctlogs, timestamp_authorities, .. } = &*self.root;
+        let (authorities, logs) = (certificate_authorities.len(), tlogs.len());
+        let (certificate_logs, clocks) = (ctlogs.len(), timestamp_authorities.len());
+        write!(
+            formatter,
+            "TrustRoot({authorities} authorities, {logs} logs, {certificate_logs} certificate logs, {clocks} clocks)"
+        )
+    }
+}
+
+/// What a name in a certificate must be.
+#[derive(Clone, Debug)]
+pub enum Matcher {
+    /// This, letter for letter.
+    Exact(String),
+    /// Something that this matches anywhere, as with cosign: anchor it with `^…$`.
+    Pattern(Regex),
+}
+
+impl Matcher {
+    fn accepts(&self, found: Option<&str>) -> bool {
+        match (self, found) {
+            (_, None) => false,
+            (Self::Exact(expected), Some(found)) => expected == found,
+            (Self::Pattern(pattern), Some(found)) => pattern.is_match(found),
+        }
+    }
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => write!(formatter, "`{text}`"),
+            Self::Pattern(pattern) => write!(formatter, "something like `{pattern}`"),
+        }
+    }
+}
+
+/// Who a certificate must have been issued to, and by whose word.
+#[derive(Clone, Debug)]
+pub struct IdentityPolicy {
+    /// The subject alternative name.
+    pub subject: Matcher,
+    /// The issuer of the token that the certificate was given for.
+    pub issuer: Matcher,
+}
+
+/// What a certificate says of its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateIdentity {
+    /// The subject alternative name: an e-mail address, or a URI of a service account or workflow.
+    pub subject: Option<String>,
+    /// The issuer of the token that the certificate was given for.
+    pub issuer: Option<String>,
+    /// When it begins to be valid.
+    pub not_before: jiff::Timestamp,
+    /// When it ends.
+    pub not_after: jiff::Timestamp,
+    /// The key that it certifies, SPKI in DER.
+    pub spki: Vec<u8>,
+    /// It carries a certificate log's word (an SCT).
+    pub is_logged: bool,
+}
+
+impl CertificateIdentity {
+    /// Reads a certificate (DER); nothing of it is verified.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn read(certificate: &[u8]) -> Result<Self, String> {
+        let info = parse_certificate_info(&DerCertificate::from_bytes(certificate))
+            .map_err(|error| format!("its certificate cannot be read: {error}"))?;
+        Ok(Self {
+            subject: info.identity.map(|name| name.as_str().to_owned()),
+            issuer: info.issuer,
+            not_before: info.not_before,
+            not_after: info.not_after,
+            spki: info.public_key.as_bytes().to_vec(),
+            is_logged: certificate.windows(OID_SCT.len()).any(|window| window == OID_SCT),
+        })
+    }
+}
+
+/// The extension for SCTs, 1.3.6.1.4.1.11129.2.4.2 (RFC 6962 3.3).
+const OID_SCT: &[u8] = &[0x06, 10, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x02];
+
+/// What an identity's signature may lack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leniency {
+    /// No proof that the certificate was logged.
+    pub sct: bool,
+    /// No entry in a transparency log; the time must come from a timestamp then.
+    pub log: bool,
+}
+
+/// Accepts what was signed with a certificate of a trusted authority, issued to whom the policy names.
+#[derive(Clone, Debug)]
+pub struct IdentityVerifier {
+    trust: TrustRoot,
+    policy: IdentityPolicy,
+    leniency: Leniency,
+}
+
+impl IdentityVerifier {
+    /// Returns a verifier. The strictest [`Leniency`] is its default.
+    pub fn new(trust: TrustRoot, policy: IdentityPolicy, leniency: Leniency) -> Self {
+        Self { trust, policy, leniency }
+    }
+}
+
+impl Verifier for IdentityVerifier {
+    fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {
+        let Material::Certificate { leaf, .. } = &evidence.material else {
+            return Err("it was made with a key, not with a certificate".to_owned());
+        };
+        let IdentityPolicy { subject, issuer } = &self.policy;
+        let found = CertificateIdentity::read(leaf)?;
+        let text = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody".to_owned());
+        if !subject.accepts(found.subject.as_deref()) {
+            return Err(format!("it is by `{}`, not by {subject}", text(&found.subject)));
+        }
+        if !issuer.accepts(found.issuer.as_deref()) {
+            return Err(format!(
+                "its identity was vouched for by `{}`, not by {issuer}",
+                text(&found.issuer)
+            ));
+        }
+        let mut policy = VerificationPolicy::any_identity();
+        if self.leniency.sct {
+            policy = policy.skip_sct();
+        }
+        if self.leniency.log || is_logged_by_promise(evidence)? {
+            policy = policy.skip_tlog_unsafe();
+        }
+        let shown = shown(content, evidence)?;
+        let verified = self.trust.verifier.verify(shown.artifact()?, &shown.bundle, &policy);
+        verified.map(|_| ()).map_err(|error| reason(&error))
+    }
+}
+
+/// Accepts signatures of a key that trusted logs or clocks have seen.
+#[derive(Clone, Debug)]
+pub struct WitnessedKey {
+    key: PublicKey,
+    trust: TrustRoot,
+}
+
+impl WitnessedKey {
+    /// Returns a verifier that wants a log's entry for each signature of this key.
+    pub fn new(key: PublicKey, trust: TrustRoot) -> Self {
+        Self { key, trust }
+    }
+}
+
+impl Verifier for WitnessedKey {
+    fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {
+        Verifier::verify(&self.key, content, evidence)?;
+        check_witnesses(&self.trust, &self.key, content, evidence, true)
+    }
+}
+
+/// Whether logs take signatures of such a key over SHA-256, which is what `cosign verify` wants: for the larger curves
+/// they want longer hashes, and for Ed25519 its pre-hashed variant.
+pub(super) fn is_loggable(kind: KeyKind) -> bool {
+    matches!(kind, KeyKind::EcdsaP256 | KeyKind::Rsa { .. })
+}
+
+/// Checks what logs and clocks say of a key's signature.
+pub(super) fn check_witnesses(
+    trust: &TrustRoot,
+    key: &PublicKey,
+    content: Content<'_>,
+    evidence: &Evidence,
+    log_wanted: bool,
+) -> Result<(), String> {
+    if !is_loggable(key.kind()) {
+        return Err(format!("logs take no signatures of {} keys over SHA-256", key.kind()));
+    }
+    let key = DerPublicKey::from_bytes(key.spki());
+    let mut policy = PublicKeyVerificationPolicy::new(key);
+    if !log_wanted || is_logged_by_promise(evidence)? {
+        policy = policy.skip_tlog_unsafe();
+    }
+    let mut shown = shown(content, evidence)?;
+    // Beside a `.sig` signature a certificate may stand that this verifier has no use for.
+    shown.bundle.verification_material.content =
+        VerificationMaterialContent::PublicKey(PublicKeyIdentifier::new(String::new()));
+    trust
+        .verifier
+        .verify(shown.artifact()?, &shown.bundle, &policy)
+        .map(|_| ())
+        .map_err(|error| reason(&error))
+}
+
+/// Whether a v1 log's promise is all that there is: layers have no place for a proof of inclusion, so the promise,
+/// which is checked wherever it is present, has to do.
+fn is_logged_by_promise(evidence: &Evidence) -> Result<bool, String> {
+    if evidence.logged.is_empty() {
+        return Err("no transparency log has it".to_owned());
+    }
+    if evidence.logged.iter().all(|entry| entry.inner().inclusion_proof.is_some()) {
+        return Ok(false);
+    }
+    let promised = evidence.logged.iter().map(LogEntry::inner).any(|entry| {
+        entry.kind_version != KindVersion::HashedRekordV002
+            && entry.inclusion_promise.is_some()
+            && entry.integrated_time.is_some()
+    });
+    match promised {
+        true => Ok(true),
+        false => Err("its log entry proves nothing".to_owned()),
+    }
+}
+
+/// Evidence in the form that the library verifies.
+struct Shown<'a> {
+    bundle: Bundle,
+    content: Content<'a>,
+}
+
+impl Shown<'_> {
+    /// Returns what is signed about: a payload itself, or the first subject of a statement, which our caller
+    /// compares with the image.
+    fn artifact(&self) -> Result<Artifact<'_>, String> {
+        match self.content {
+            Content::Payload(bytes) => Ok(Artifact::from_blob(bytes)),
+            Content::Statement(bytes) => {
+                let statement = bundle::Statement::parse(bytes).map_err(|error| error.to_string())?;
+                let hex = statement.first_sha256().ok_or("its statement is about nothing")?;
+                let digest = Sha256Hash::from_hex(hex).map_err(|error| error.to_string())?;
+                Ok(Artifact::from_digest(digest))
+            }
+        }
+    }
+}
+
+fn shown<'a>(content: Content<'a>, evidence: &Evidence) -> Result<Shown<'a>, String> {
+    let material = match &evidence.material {
+        Material::PublicKey { hint } => {
+            VerificationMaterialContent::PublicKey(PublicKeyIdentifier::new(hint.clone()))
+        }
+        Material::Certificate { leaf, .. } => VerificationMaterialContent::Certificate(
+            CertificateContent::new(DerCertificate::from_bytes(leaf)),
+        ),
+    };
+    let entries = evidence.logged.iter().map(|entry| entry.inner().clone()).collect();
+    let stamps = evidence.timestamps.iter().map(|der| Rfc3161Timestamp::new(TimestampToken::from_bytes(der)));
+    let material = VerificationMaterial::new(material)
+        .with_tlog_entries(entries)
+        .with_timestamp_verification_data(TimestampVerificationData::new(stamps.collect()));
+    let signature = SignatureBytes::from_bytes(&evidence.signature);
+    let signed = match content {
+        Content::Payload(bytes) => {
+            let digest = DigestBytes::new(Digest::of(bytes).bytes().to_vec());
+            let digest = MessageDigest::new(HashAlgorithm::Sha2256, digest);
+            SignatureContent::MessageSignature(MessageSignature::new(signature).with_message_digest(digest))
+        }
+        Content::Statement(bytes) => SignatureContent::DsseEnvelope(DsseEnvelope::new(
+            bundle::STATEMENT,
+            PayloadBytes::from_bytes(bytes),
+            DsseSignature::new(signature, KeyId::default()),
+        )),
+    };
+    Ok(Shown { bundle: Bundle::new(MediaType::Bundle0_3, material, signed), content })
+}
+
+/// The library's chain of errors in one clause.
+fn reason(error: &sigstore_verify::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,289 @@
+//! Those who vouch that a signature was there at a time: transparency logs and timestamp authorities.
+//!
+//! What they answer is checked here only for being about our signature; whether they are who they claim to be is
+//! for the check after writing, which has the trust root.
+
+mod rekor;
+mod tsa;
+
+pub(super) use rekor::{path, version as log_version};
+
+use super::evidence::{Content, Evidence, Signer, SignerError, Verifier};
+use super::http::{Http, HttpError};
+use super::key::PublicKey;
+use super::log::LogEntry;
+use super::services::{Log, LogMode, LogVersion, Services};
+use super::trust::{TrustRoot, check_witnesses};
+use crate::event::Events;
+use async_trait::async_trait;
+use std::error::Error;
+use std::sync::Arc;
+use url::Url;
+
+/// Why a log or clock did not vouch.
+#[derive(Debug, thiserror::Error)]
+pub enum WitnessError {
+    /// The call failed.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// What came is about something else.
+    #[error("{service} at {url} answered with {what}")]
+    Foreign {
+        /// The service.
+        service: &'static str,
+        /// Where.
+        url: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A v2 log has this very signature already and gives no way to find it.
+    #[error("the log at {url} has an entry for this signature already")]
+    AlreadyLogged {
+        /// Where.
+        url: String,
+    },
+}
+
+/// The logs and clocks that see each signature.
+#[derive(Clone)]
+pub(super) struct Witnesses {
+    http: Http,
+    logs: Vec<Log>,
+    clocks: Vec<Url>,
+    mode: LogMode,
+    events: Events,
+}
+
+impl Witnesses {
+    pub(super) fn new(http: Http, services: &Services, events: Events) -> Self {
+        let logs = if services.log_mode == LogMode::Off { Vec::new() } else { services.logs.clone() };
+        Self { http, logs, clocks: services.clocks.clone(), mode: services.log_mode, events }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.logs.is_empty() && self.clocks.is_empty()
+    }
+
+    /// Whether none of the logs dates what it records.
+    pub(super) fn give_no_time(&self) -> bool {
+        self.logs.iter().all(|log| log.version == LogVersion::V2)
+    }
+
+    /// Whether a log has to have the signature.
+    pub(super) fn log_is_must(&self) -> bool {
+        !self.logs.is_empty() && self.mode == LogMode::Must
+    }
+
+    /// Lets every log and clock see the signature, all at once, and adds what they say. `.sig` layers have a place for
+    /// one entry, of a v1 log only: for them nothing else is asked.
+    pub(super) async fn attest(
+        &self,
+        content: Content<'_>,
+        key: &PublicKey,
+        evidence: &mut Evidence,
+    ) -> Result<(), WitnessError> {
+        let clocks = self.clocks.iter().map(|clock| self.stamp(clock, &evidence.signature));
+        let logs = self
+            .logs
+            .iter()
+            .filter(|log| log.takes(content))
+            .map(|log| self.log(log, content, key, evidence));
+        let (stamps, entries) = tokio::try_join!(
+            futures_util::future::try_join_all(clocks),
+            futures_util::future::try_join_all(logs)
+        )?;
+        evidence.timestamps.extend(stamps);
+        evidence.logged.extend(entries.into_iter().flatten());
+        Ok(())
+    }
+
+    async fn stamp(&self, clock: &Url, signature: &[u8]) -> Result<Vec<u8>, WitnessError> {
+        let name = format!("getting a timestamp from {}", shown(clock));
+        let step = self.events.step(&format!("timestamp {}", unique()), name);
+        match tsa::timestamp(&self.http, clock, signature).await {
+            Ok(response) => {
+                step.done();
+                Ok(response)
+            }
+            Err(error) => {
+                step.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn log(
+        &self,
+        log: &Log,
+        content: Content<'_>,
+        key: &PublicKey,
+        evidence: &Evidence,
+    ) -> Result<Option<LogEntry>, WitnessError> {
+        let name = format!("recording the signature in the log {}", shown(&log.url));
+        let step = self.events.step(&format!("log {}", unique()), name);
+        match rekor::record(&self.http, log, content, key, evidence).await {
+            Ok(entry) => {
+                step.line(format!("entry {} of {}", entry.index(), shown(&log.url)));
+                step.done();
+                Ok(Some(entry))
+            }
+            // What was asked for as far as it goes.
+            Err(error) if self.mode == LogMode::BestEffort => {
+                step.line(format!("not recorded: {}", chain(&error)));
+                step.done();
+                let at = shown(&log.url);
+                self.events
+                    .note(format!("the signature is not in the log {at} (--rekor=best-effort): {error}"));
+                Ok(None)
+            }
+            Err(error) => {
+                step.fail(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Asks a timestamp authority for a timestamp of nothing in particular: whether it answers at all.
+pub(super) async fn probe_clock(http: &Http, clock: &Url) -> Result<(), WitnessError> {
+    tsa::timestamp(http, clock, b"kubectl-build").await.map(|_| ())
+}
+
+/// A number for the names of steps.
+fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn shown(url: &Url) -> String {
+    super::http::shown(url)
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+/// Lets logs and clocks see what a key signs; returns the signer as it is where there are none.
+///
+/// # Errors
+/// A key whose signatures logs don't take.
+pub fn witnessed(
+    signer: Box<dyn Signer>,
+    services: &Services,
+    trust: Option<TrustRoot>,
+    http: &Http,
+    events: &Events,
+) -> Result<Box<dyn Signer>, String> {
+    let witnesses = Witnesses::new(http.clone(), services, events.clone());
+    let Some(key) = signer.public_key().cloned().filter(|_| !witnesses.is_empty()) else { return Ok(signer) };
+    if !witnesses.logs.is_empty() && !super::trust::is_loggable(key.kind()) {
+        let (name, kind) = (signer.name(), key.kind());
+        return Err(format!(
+            "transparency logs take no {kind} signatures as `cosign verify` wants them, so `{name}` cannot be used with one: use an ECDSA P-256 or RSA key, or `--rekor=false`"
+        ));
+    }
+    Ok(Box::new(Witnessed::new(signer, key, witnesses, trust)))
+}
+
+/// A signer whose signatures logs or clocks see.
+struct Witnessed {
+    inner: Box<dyn Signer>,
+    key: PublicKey,
+    witnesses: Witnesses,
+    verifier: WitnessedVerifier,
+}
+
+impl Witnessed {
+    /// Wraps a signer that has a key of its own.
+    fn new(inner: Box<dyn Signer>, key: PublicKey, witnesses: Witnesses, trust: Option<TrustRoot>) -> Self {
+        let inner: Arc<Box<dyn Signer>> = Arc::new(inner);
+        let verifier = WitnessedVerifier {
+            inner: Arc::clone(&inner),
+            key: key.clone(),
+            trust,
+            log_is_must: witnesses.log_is_must(),
+        };
+        Self { inner: Box::new(Shared(inner)), key, witnesses, verifier }
+    }
+}
+
+/// What reads a signature back: the key always, logs and clocks where there is a trust root.
+struct WitnessedVerifier {
+    inner: Arc<Box<dyn Signer>>,
+    key: PublicKey,
+    trust: Option<TrustRoot>,
+    log_is_must: bool,
+}
+
+impl Verifier for WitnessedVerifier {
+    fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {
+        self.inner.verifier().verify(content, evidence)?;
+        if self.log_is_must && evidence.logged.is_empty() {
+            return Err("no transparency log has it".to_owned());
+        }
+        match &self.trust {
+            Some(trust) => check_witnesses(trust, &self.key, content, evidence, self.log_is_must),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Shared(Arc<Box<dyn Signer>>);
+
+#[async_trait]
+impl Signer for Shared {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn verifier(&self) -> &dyn Verifier {
+        self.0.verifier()
+    }
+
+    fn public_key(&self) -> Option<&PublicKey> {
+        self.0.public_key()
+    }
+
+    async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
+        self.0.sign(content).await
+    }
+}
+
+#[async_trait]
+impl Signer for Witnessed {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn verifier(&self) -> &dyn Verifier {
+        &self.verifier
+    }
+
+    fn public_key(&self) -> Option<&PublicKey> {
+        Some(&self.key)
+    }
+
+    async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
+        let failed =
+            |source: WitnessError| SignerError { signer: self.name().to_owned(), source: Box::new(source) };
+        let mut evidence = self.inner.sign(content).await?;
+        match self.witnesses.attest(content, &self.key, &mut evidence).await {
+            // Another signature over the same content is another entry, where signatures differ each time.
+            Err(WitnessError::AlreadyLogged { .. }) => {
+                let mut evidence = self.inner.sign(content).await?;
+                self.witnesses.attest(content, &self.key, &mut evidence).await.map_err(failed)?;
+                Ok(evidence)
+            }
+            Err(error) => Err(failed(error)),
+            Ok(()) => Ok(evidence),
+        }
+    }
+}
