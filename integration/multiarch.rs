@@ -209,6 +209,28 @@ fn attested(tool: &Tool, key: &Path, kind: &str, image: &str) {
     assert!(output.status.success(), "cosign, .att of {image}: {}", text(&output.stderr));
 }
 
+/// Whether policy-controller's own tester lets an image in that must have a signature by this key, or a statement of this
+/// kind.
+fn admitted(tool: &Tool, key: &Path, predicate_type: Option<&str>, image: &str) -> bool {
+    let pem = std::fs::read_to_string(key).expect("a key").replace('\n', "\n        ");
+    let attestations =
+        predicate_type.map(|kind| format!("    attestations: [{{name: a, predicateType: '{kind}'}}]\n"));
+    let policy = format!(
+        "apiVersion: policy.sigstore.dev/v1beta1\nkind: ClusterImagePolicy\nmetadata: {{name: p}}\nspec:\n  \
+         images: [{{glob: '**'}}]\n  authorities:\n  - name: ours\n    key:\n      hashAlgorithm: sha256\n      \
+         data: |\n        {pem}\n{}",
+        attestations.unwrap_or_default()
+    );
+    let policy = tool.file("policy.yaml", policy);
+    let mut command = tool.rig.command(tool.rig.peer("policy-tester"));
+    command.arg("--policy").arg(policy).args(["--image", image]).env("HOME", tool.home());
+    let output = command.output().expect("the tester runs");
+    let said = text(&output.stderr) + &text(&output.stdout);
+    let admitted = said.contains("Verification was successful");
+    assert!(admitted || said.contains("\"errors\""), "it says nothing of the image: {said}");
+    admitted
+}
+
 fn deployments(rig: &Rig, namespace: &str) -> Vec<String> {
     let names = rig.kubectl(&["get", "deployments", "-n", namespace, "-o", "name"]);
     names.lines().map(|line| line.trim_start_matches("deployment.apps/").to_owned()).collect()
@@ -310,7 +332,42 @@ fn one_pod_builds_natively_and_by_emulation_and_all_of_it_is_signed() {
     }
     let digest = Seen::plain(&rig).digest(&name, "1").expect("the tag is there").replace(':', "-");
     let tags = Seen::plain(&rig).tags(&name);
-    assert!(["", ".sig", ".att"].iter().all(|end| tags.contains(&format!("{digest}{end}"))), "{tags:?}");
+    assert!([".sig", ".att"].iter().all(|end| tags.contains(&format!("{digest}{end}"))), "{tags:?}");
+
+    // So does an admission controller, for this key and what was attested, and for no other.
+    let (_, stranger) = tool.key_pair("other", "");
+    let provenance = Some("https://slsa.dev/provenance/v0.2");
+    assert!(admitted(&tool, &public, None, &one) && admitted(&tool, &public, provenance, &one));
+    assert!(!admitted(&tool, &stranger, None, &one) && !admitted(&tool, &stranger, provenance, &one));
+    assert!(!admitted(&tool, &public, Some("https://cyclonedx.org/bom"), &one));
+    assert!(!admitted(&tool, &public, None, &scanner), "it was never signed");
+
+    // The command that finishes an interrupted build finds all of it done, and adds nothing.
+    let layers = || {
+        let manifest = Seen::plain(&rig).manifest(&name, &format!("{digest}.att")).expect("attestations");
+        manifest["layers"].as_array().expect("layers").len()
+    };
+    let before = layers();
+    let root = format!("{registry}/{name}@{}", digest.replacen('-', ":", 1));
+    let key = key.to_str().expect("UTF-8");
+    let sign =
+        ["sign", "--attestations", "--cosign-key", key, "--registry-http", registry, "--tag", &one, &root];
+    let mut command = tool.command("kubectl-buildkit", &sign);
+    tool::run({
+        command.env("COSIGN_PASSWORD", "");
+        command
+    })
+    .ok();
+    assert_eq!((before, layers()), (4, 4), "two kinds of statements about two platforms");
+
+    // What the daemon does not name and its image does not bring is refused before the build.
+    let riscv = ["--platform", "linux/riscv64", "--emulate", "ctx"];
+    let refused = format!("nothing here builds linux/riscv64: {node} runs linux/amd64");
+    tool.build(&riscv).fails(3, &[&refused, "tonistiigi/binfmt", "--cross"]);
+    let bring =
+        "printf '#!/bin/sh\\n' > /usr/bin/buildkit-qemu-riscv64 && chmod 755 /usr/bin/buildkit-qemu-riscv64";
+    space.kubectl(&["exec", "deployment/buildkit", "--", "sh", "-c", bring]);
+    tool.build(&riscv).fails(1, &["probe-riscv64"]);
 }
 
 #[test]
@@ -479,6 +536,7 @@ fn a_dockerfile_that_cross_compiles_builds_every_platform_on_one_node() {
         rig.get("BASE_REF")
     );
     tool.file("ctx/Dockerfile", dockerfile);
+    tool.buildkit(&["create", "--emulate", "--registry-http", registry]).ok();
     let platforms =
         ["linux/386", "linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64", "windows/amd64"];
     let tag = format!("{registry}/{name}:1");
@@ -507,6 +565,12 @@ fn a_dockerfile_that_cross_compiles_builds_every_platform_on_one_node() {
             "not built: {platform}"
         );
     }
+
+    // A builder that was made to emulate does so unasked; what crosses does not need it.
+    probes(&tool);
+    let ran = tool.build(&["--platform", "linux/arm64", "--progress", "plain", "ctx"]);
+    assert!(ran.stderr.contains(", emulated") && ran.stderr.contains("built on arm64"), "{}", ran.stderr);
+    ran.ok();
 }
 
 #[test]

@@ -129,7 +129,7 @@ up() {
   ((${#missing[@]} == 0)) || die "PROVIDER=kind needs these in PATH: ${missing[*]}"
   docker info >/dev/null 2>&1 || die "the Docker engine does not answer: start it, or add yourself to its group"
   # Those of the tests too, which run peers of their own beside the cluster.
-  "$HERE/peers.sh" rigtools runc buildkit registry crane clients
+  "$HERE/peers.sh" rigtools runc buildkit registry crane clients policy-tester
   PEERS_BUILT=$("$HERE/peers.sh" path)
   mkdir -p "$STATE" "$LOGS"
   SECONDS=0

@@ -100,3 +100,40 @@ fn machines(nodes: &[NodeRef], home: Option<&str>) -> Vec<Machine> {
         |node: &NodeRef| Machine { name: node.name.clone(), architecture: node.architecture.clone() };
     nodes.iter().filter(open).map(machine).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, architecture: &str, eligible: bool) -> NodeRef {
+        NodeRef { name: name.to_owned(), architecture: architecture.to_owned(), eligible }
+    }
+
+    #[test]
+    fn a_builder_is_at_home_where_it_is_meant_to_be_or_is() {
+        let nodes = [node("a", "amd64", true), node("b", "arm64", true)];
+        let waiting = |on: Option<&str>, meant: Option<&str>| Found::Waiting {
+            registries: None,
+            node: on.map(str::to_owned),
+            architecture: meant.map(str::to_owned),
+            emulate: false,
+        };
+        for (found, expected) in [
+            (waiting(Some("b"), None), Some("arm64")),
+            (waiting(Some("b"), Some("amd64")), Some("amd64")),
+            (waiting(Some("gone"), None), None),
+            (waiting(None, None), None),
+            (Found::Absent, None),
+        ] {
+            assert_eq!(home(&found, &nodes).as_deref(), expected, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn closed_nodes_count_only_where_the_builder_is_already() {
+        let nodes = [node("a", "amd64", true), node("b", "arm64", false)];
+        let names = |home| machines(&nodes, home).into_iter().map(|it| it.name).collect::<Vec<_>>();
+        assert_eq!(names(None), ["a"]);
+        assert_eq!(names(Some("arm64")), ["a", "b"]);
+    }
+}
