@@ -114,6 +114,17 @@ fn a_registry_that_never_answers_is_given_up() {
     registry.push(&name, true).fails(1, &[registry.proxy.host(), &name, "no answer", "hint: "]);
 }
 
+/// The daemon itself would wait forever.
+#[test]
+#[ignore = "needs the rig"]
+fn a_push_that_stands_still_is_given_up() {
+    let registry = Registry::new("mute");
+    let name = crate::fresh("mute");
+    registry.proxy.set(|method, _| (method != "HEAD").then_some(Fault::Late(Duration::from_secs(300))));
+    let ran = registry.push(&name, false);
+    ran.fails(1, &["the push stands still", registry.proxy.host(), &name, "no answer", "hint: "]);
+}
+
 /// A registry that takes the image and then says nothing, to the signature or to the tag.
 #[test]
 #[ignore = "needs the rig"]

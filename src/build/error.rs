@@ -9,6 +9,7 @@ use super::reach::ReachError;
 use crate::buildkit::Lost;
 use crate::buildkit::failure::Failure;
 use crate::cluster::watch::Loss;
+use crate::registry::{RegistryError, Repository};
 use crate::session::SessionError;
 use crate::session::filesync::SyncError;
 use crate::task::Cause;
@@ -58,6 +59,15 @@ pub enum BuildError {
     /// Several builders pushed, and no index came of it.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The daemon pushes and pushes, and the registry says nothing to us either.
+    #[error("the push stands still: {repository} was asked twice, and says nothing")]
+    Mute {
+        /// Where it is pushed to.
+        repository: Repository,
+        /// What was seen.
+        #[source]
+        source: Box<RegistryError>,
+    },
     /// The daemon's reply makes no sense.
     #[error("BuildKit's reply holds no image digest")]
     NoDigest,

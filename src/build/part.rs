@@ -8,7 +8,7 @@ use super::reach::{self, Place, Reached};
 use super::request::BuildRequest;
 use super::settle::settle;
 use crate::buildkit::Lost;
-use crate::buildkit::solve::{self, Exporter, SolveError, SolveRequest};
+use crate::buildkit::solve::{self, Exporter, Pushing, SolveError, SolveRequest};
 use crate::event::Events;
 use crate::image::Platform;
 use crate::registry;
@@ -24,6 +24,9 @@ use tokio::sync::watch;
 
 /// How long the daemon's own error is waited for once the session has failed.
 const OWN_ERROR: Duration = Duration::from_secs(3);
+
+/// How long a push may tell nothing before we ask the registry ourselves whether it still answers.
+const QUIET_PUSH: Duration = Duration::from_secs(20);
 
 /// A builder, and what was planned for it.
 #[derive(Clone, Debug)]
@@ -115,6 +118,7 @@ async fn solve_with_session(
     let opened = cancel.guard(Session::open(reached.client.control(), options)).await;
     let mut session = opened.map_err(BuildError::Interrupted)?.map_err(BuildError::Session)?;
 
+    let pushing = Pushing::default();
     let solve_request = SolveRequest {
         reference: reference.to_owned(),
         session_id: session.id().to_owned(),
@@ -122,14 +126,16 @@ async fn solve_with_session(
         attrs: plan.attrs,
         exporters: plan.exporters.into_iter().map(|(kind, attrs)| Exporter { kind, attrs }).collect(),
         entitlements: plan.entitlements,
+        pushing: pushing.clone(),
     };
-    let client = reached.client.clone();
-    let solving = solve::solve(&client, solve_request, events, cancel);
+    let daemon = reached.client.clone();
+    let solving = solve::solve(&daemon, solve_request, events, cancel);
     tokio::pin!(solving);
     let solved = tokio::select! {
         biased;
         solved = &mut solving => solved.map_err(|error| failed(error, &report)),
         lost = reached.lost() => Err(BuildError::Pod(lost)),
+        mute = mute_registry(&pushing, client, request) => Err(mute),
         error = session.closed() => match tokio::time::timeout(OWN_ERROR, &mut solving).await {
             Ok(solved) => solved.map_err(|error| failed(error, &report)),
             Err(_silent) => Err(BuildError::Session(error)),
@@ -143,6 +149,24 @@ async fn solve_with_session(
         Err(error) => {
             Err(cancel.guard(explain(error, reached)).await.unwrap_or_else(BuildError::Interrupted))
         }
+    }
+}
+
+/// Returns once the push stands still and its registry does not answer us either, twice: the daemon would wait
+/// forever. A registry that we cannot reach tells nothing.
+async fn mute_registry(pushing: &Pushing, client: &registry::Client, request: &BuildRequest) -> BuildError {
+    let is_silence = |error: &registry::RegistryError| error.kind() == registry::Kind::Timeout;
+    loop {
+        pushing.stands_still(QUIET_PUSH).await;
+        for repository in request.repositories() {
+            let asked = async || client.check_push(&repository).await.err().filter(is_silence);
+            if asked().await.is_some()
+                && let Some(source) = asked().await
+            {
+                return BuildError::Mute { repository, source: Box::new(source) };
+            }
+        }
+        tokio::time::sleep(QUIET_PUSH).await;
     }
 }
 

@@ -4,6 +4,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::link::Lost;
 use super::silence::PATIENCE;
+pub use super::status::Pushing;
 use super::status::{self, Drain};
 use crate::event::Events;
 use crate::pb::moby::buildkit::v1 as wire;
@@ -31,6 +32,8 @@ pub struct SolveRequest {
     pub exporters: Vec<Exporter>,
     /// Such as `network.host`.
     pub entitlements: Vec<String>,
+    /// Is told of the push while it lasts.
+    pub pushing: Pushing,
 }
 
 /// Something that becomes of a build's result.
@@ -81,7 +84,8 @@ pub async fn solve(
     cancel: &Cancel,
 ) -> Result<BTreeMap<String, String>, SolveError> {
     let (end, ended) = oneshot::channel();
-    let follow = status::follow(client.clone(), request.reference.clone(), events.clone(), ended);
+    let (reference, pushing) = (request.reference.clone(), request.pushing.clone());
+    let follow = status::follow(client.clone(), reference, events.clone(), pushing, ended);
     let progress = task::spawn("status", follow);
 
     let outcome = run(client, request, cancel).await;

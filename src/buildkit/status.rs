@@ -5,8 +5,9 @@ use super::failure::Class;
 use super::translate::Translator;
 use crate::event::Events;
 use crate::pb::moby::buildkit::v1::{StatusRequest, StatusResponse};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
@@ -29,11 +30,13 @@ pub(super) async fn follow(
     client: Client,
     reference: String,
     events: Events,
+    pushing: Pushing,
     ended: oneshot::Receiver<Drain>,
 ) {
     let mut translator = Translator::default();
-    let mut patience = Patience { ended: Some(ended), drain: None, last: Instant::now() };
-    if let Err(status) = read(&client, reference, &events, &mut translator, &mut patience).await {
+    let patience = Patience { ended: Some(ended), drain: None, last: Instant::now() };
+    let watched = (patience, pushing);
+    if let Err(status) = read(&client, reference, &events, &mut translator, watched).await {
         // The solve reports a lost connection, and old daemons have no status.
         let failure = client.answered(&status);
         let failure =
@@ -52,7 +55,7 @@ async fn read(
     reference: String,
     events: &Events,
     translator: &mut Translator,
-    patience: &mut Patience,
+    (mut patience, pushing): (Patience, Pushing),
 ) -> Result<(), Status> {
     let mut control = client.control();
     let call = control.status(StatusRequest { r#ref: reference });
@@ -64,6 +67,7 @@ async fn read(
     let mut messages: Streaming<StatusResponse> = reply.into_inner();
     while let Some(message) = patience.wait(messages.message()).await {
         let Some(message) = message? else { break };
+        pushing.note(&message);
         for event in translator.apply(message, SystemTime::now()) {
             events.send(event);
         }
@@ -112,5 +116,82 @@ impl Patience {
                 Some(value)
             }
         }
+    }
+}
+
+/// Since when a push has told nothing new. The daemon has no limit of its own for a registry that takes its
+/// requests and never answers.
+#[derive(Clone, Debug, Default)]
+pub struct Pushing(watch::Sender<Standing>);
+
+#[derive(Debug, Default)]
+struct Standing {
+    /// What is being pushed, by the daemon's words for it.
+    active: BTreeSet<String>,
+    /// When it was last heard of.
+    last: Option<Instant>,
+}
+
+impl Pushing {
+    fn note(&self, message: &StatusResponse) {
+        self.0.send_modify(|standing| {
+            // `pushing layers`, `pushing manifest for NAME` (moby/buildkit util/push/push.go).
+            for status in message.statuses.iter().filter(|status| status.id.starts_with("pushing ")) {
+                match status.completed {
+                    Some(_) => standing.active.remove(&status.id),
+                    None => standing.active.insert(status.id.clone()),
+                };
+            }
+            standing.last = (!standing.active.is_empty()).then(Instant::now);
+        });
+    }
+
+    /// Returns once a push is under way of which nothing has been heard for so long.
+    pub async fn stands_still(&self, patience: Duration) {
+        let mut changes = self.0.subscribe();
+        loop {
+            let last = changes.borrow_and_update().last;
+            let quiet = async {
+                match last {
+                    Some(last) => sleep_until(last + patience).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = quiet => return,
+                // The sender is ours, so it is there.
+                _ = changes.changed() => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::moby::buildkit::v1::VertexStatus;
+
+    fn status(id: &str, completed: bool) -> StatusResponse {
+        let completed = completed.then(prost_types::Timestamp::default);
+        let status = VertexStatus { id: id.to_owned(), completed, ..VertexStatus::default() };
+        StatusResponse { statuses: vec![status], ..StatusResponse::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_push_that_tells_nothing_stands_still() {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let pushing = Pushing::default();
+        let still = async |pushing: &Pushing, wait: u64| {
+            tokio::time::timeout(Duration::from_secs(wait), pushing.stands_still(PATIENCE)).await.is_ok()
+        };
+        pushing.note(&status("exporting layers", false));
+        assert!(!still(&pushing, 3600).await, "nothing is pushed");
+        pushing.note(&status("pushing layers", false));
+        assert!(!still(&pushing, 19).await);
+        pushing.note(&status("sha256:abc", false));
+        assert!(!still(&pushing, 19).await, "something was heard");
+        assert!(still(&pushing, 2).await);
+        pushing.note(&status("pushing layers", true));
+        assert!(!still(&pushing, 3600).await, "it is done");
     }
 }

@@ -322,6 +322,10 @@ impl Failure {
                     .hints(registry)
                     .hint("no tag was moved; build again: what was built is in the builders' caches")
             }
+            BuildError::Mute { ref source, .. } => {
+                let hint = registry_hint(source);
+                Self::new(&error, FAILED).hints(hint)
+            }
             error @ BuildError::NoDigest => Self::new(&error, BUG),
             error @ (BuildError::Session(_) | BuildError::Lost { .. }) => Self::new(&error, UNAVAILABLE),
         }
@@ -548,7 +552,9 @@ fn registry_hint(error: &RegistryError) -> Option<String> {
         Kind::UntrustedCertificate => format!("name its authority with `--registry-ca {host}=FILE`"),
         Kind::PlainHttp => format!("if that is meant, say `--registry-http {host}`"),
         Kind::NeedsTls => format!("leave out `--registry-http {host}`"),
-        Kind::Dns | Kind::Refused => format!("check the name, and that {host} can be reached from here"),
+        Kind::Dns | Kind::Refused | Kind::Unreachable => {
+            format!("check the name, and that {host} can be reached from here")
+        }
         _ => return None,
     })
 }

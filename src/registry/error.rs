@@ -29,7 +29,7 @@ pub enum Kind {
     Rejected,
     /// 5xx.
     Server,
-    /// No answer, or no further bytes of it, within the time that we wait.
+    /// Connected, but no answer, or no further bytes of it, within the time that we wait.
     Timeout,
     /// The certificate is self-signed or its authority is unknown.
     UntrustedCertificate,
@@ -43,7 +43,7 @@ pub enum Kind {
     Dns,
     /// Nobody listens there.
     Refused,
-    /// There is no way there: no route, say.
+    /// There is no way there: no route, say, or a firewall that drops what we send.
     Unreachable,
     /// The connection broke.
     Disconnected,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(super) fn explain(error: legacy::Error, at: &str) -> Trouble {
     match find::<DialError>(&error) {
         None => broken(error, at),
-        Some(dial @ DialError::Timeout(..)) => Trouble::new(Kind::Timeout, dial.to_string()),
+        Some(dial @ DialError::Timeout(..)) => Trouble::new(Kind::Unreachable, dial.to_string()),
         Some(DialError::Handshake(address, cause)) => {
             let (kind, what) = handshake(address, cause);
             Trouble::new(kind, what).caused_by(Arc::clone(cause))
@@ -50,7 +50,7 @@ fn lookup(error: &io::Error) -> Option<&LookupError> {
 fn connect(address: &str, error: &io::Error) -> (Kind, String) {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => (Kind::Refused, format!("nobody listens on {address}")),
-        io::ErrorKind::TimedOut => (Kind::Timeout, format!("{address} does not answer")),
+        io::ErrorKind::TimedOut => (Kind::Unreachable, format!("{address} does not answer")),
         _ => (Kind::Unreachable, format!("cannot connect to {address}")),
     }
 }
