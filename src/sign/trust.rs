@@ -354,3 +354,154 @@ fn reason(error: &sigstore_verify::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::legacy::SignatureImage;
+
+    macro_rules! fixture {
+        ($name:literal) => {
+            include_bytes!(concat!("../../integration/fixtures/signing/", $name)).as_slice()
+        };
+    }
+
+    /// The instance that made the fixtures with Rekor v2.
+    fn local() -> TrustRoot {
+        TrustRoot::parse(fixture!("trusted-root-local.json")).unwrap()
+    }
+
+    /// The emulator that made those with Rekor v1.
+    fn emulator() -> TrustRoot {
+        TrustRoot::parse(fixture!("trusted-root-emulator.json")).unwrap()
+    }
+
+    fn exact(subject: &str, issuer: &str) -> IdentityPolicy {
+        IdentityPolicy { subject: Matcher::Exact(subject.into()), issuer: Matcher::Exact(issuer.into()) }
+    }
+
+    const DEV: &str = "dev@example.com";
+    const ISSUER: &str = "http://127.0.0.1:5621";
+    const NO_SCT: Leniency = Leniency { sct: true, log: false };
+
+    fn keyless() -> bundle::Opened {
+        bundle::open(fixture!("bundle-keyless-rekorv2-tsa.json")).unwrap()
+    }
+
+    fn refused(verifier: &IdentityVerifier, opened: &bundle::Opened) -> String {
+        verifier.verify(Content::Statement(&opened.statement), &opened.evidence).unwrap_err()
+    }
+
+    #[test]
+    fn cosigns_keyless_bundle_is_accepted_for_its_signer_alone() {
+        let opened = keyless();
+        let verify = |policy: IdentityPolicy| {
+            let verifier = IdentityVerifier::new(local(), policy, NO_SCT);
+            verifier.verify(Content::Statement(&opened.statement), &opened.evidence)
+        };
+        assert_eq!(verify(exact(DEV, ISSUER)), Ok(()));
+        let pattern = |text: &str| Matcher::Pattern(Regex::new(text).unwrap());
+        let by_pattern = IdentityPolicy { subject: pattern("^dev@"), issuer: pattern("5621$") };
+        assert_eq!(verify(by_pattern), Ok(()));
+        assert!(verify(exact("eve@example.com", ISSUER)).unwrap_err().contains("by `dev@example.com`"));
+        assert!(verify(exact(DEV, "http://other")).unwrap_err().contains("vouched for by"));
+    }
+
+    #[test]
+    fn every_piece_of_evidence_counts() {
+        let verifier = IdentityVerifier::new(local(), exact(DEV, ISSUER), NO_SCT);
+        let spoilt = |spoil: fn(&mut bundle::Opened)| {
+            let mut opened = keyless();
+            spoil(&mut opened);
+            refused(&verifier, &opened)
+        };
+        for spoil in [
+            (|opened| opened.evidence.signature[9] ^= 1) as fn(&mut bundle::Opened),
+            |opened| opened.evidence.logged.clear(),
+            |opened| opened.evidence.timestamps.clear(),
+            |opened| opened.evidence.timestamps[0][200] ^= 1,
+            |opened| {
+                let Material::Certificate { leaf, .. } = &mut opened.evidence.material else {
+                    unreachable!()
+                };
+                // Within the signature, at the end.
+                *leaf.last_mut().unwrap() ^= 1;
+            },
+            |opened| {
+                let text = String::from_utf8(opened.statement.clone()).unwrap();
+                opened.statement = text.replace("3f5f", "4f5f").into_bytes();
+            },
+            // The entry of another signature in the same log.
+            |opened| {
+                let other = bundle::open(fixture!("bundle-key-rekorv2.json")).unwrap();
+                opened.evidence.logged = other.evidence.logged;
+            },
+        ] {
+            assert!(!spoilt(spoil).is_empty());
+        }
+        let strict = IdentityVerifier::new(local(), exact(DEV, ISSUER), Leniency::default());
+        assert!(!refused(&strict, &keyless()).is_empty(), "this authority logs no certificates");
+        let stranger = IdentityVerifier::new(emulator(), exact(DEV, ISSUER), NO_SCT);
+        assert!(!refused(&stranger, &keyless()).is_empty());
+        let public = IdentityVerifier::new(TrustRoot::public(), exact(DEV, ISSUER), NO_SCT);
+        assert!(!refused(&public, &keyless()).is_empty());
+        let key = bundle::open(fixture!("bundle-key-notlog.json")).unwrap();
+        assert!(refused(&verifier, &key).contains("not with a certificate"));
+    }
+
+    /// The emulator's log promises (SET), and its authority logs certificates (SCT).
+    #[test]
+    fn cosigns_keyless_layer_is_accepted_by_the_log_s_promise() {
+        let manifest = fixture!("legacy-keyless-manifest-rekorv1-emulator.json");
+        let payload = fixture!("legacy-keyless-payload-rekorv1-emulator.json");
+        let layers = SignatureImage::layers_of(manifest).unwrap();
+        assert_eq!(layers[0].digest, Digest::of(payload));
+        let evidence = layers[0].evidence().unwrap();
+        let Material::Certificate { leaf, .. } = &evidence.material else { panic!("a certificate") };
+        let found = CertificateIdentity::read(leaf).unwrap();
+        assert!(found.is_logged);
+        let policy = exact(&found.subject.unwrap(), &found.issuer.unwrap());
+        let verifier = IdentityVerifier::new(emulator(), policy, Leniency::default());
+        assert_eq!(verifier.verify(Content::Payload(payload), &evidence), Ok(()));
+
+        let mut unlogged = evidence.clone();
+        unlogged.logged.clear();
+        assert!(
+            verifier
+                .verify(Content::Payload(payload), &unlogged)
+                .unwrap_err()
+                .contains("no transparency log")
+        );
+        let text = evidence.logged[0].to_annotation().unwrap();
+        let time = text.split("integratedTime\":").nth(1).unwrap().split(',').next().unwrap();
+        let later = (time.parse::<i64>().unwrap() + 1).to_string();
+        let mut forged = evidence;
+        forged.logged = vec![LogEntry::from_annotation(&text.replace(time, &later)).unwrap()];
+        assert!(verifier.verify(Content::Payload(payload), &forged).is_err(), "the promise covers the time");
+    }
+
+    #[test]
+    fn a_logged_key_is_accepted_with_its_entry_alone() {
+        let key = PublicKey::from_pem(fixture!("cosign.pub")).unwrap();
+        let verifier = WitnessedKey::new(key, local());
+        let verify = |opened: &bundle::Opened| {
+            verifier.verify(Content::Statement(&opened.statement), &opened.evidence)
+        };
+        for logged in [fixture!("bundle-key-rekorv2.json"), fixture!("bundle-key-rekorv2-tsa.json")] {
+            assert_eq!(verify(&bundle::open(logged).unwrap()), Ok(()));
+        }
+        let unlogged = bundle::open(fixture!("bundle-key-notlog.json")).unwrap();
+        assert!(verify(&unlogged).unwrap_err().contains("no transparency log"));
+    }
+
+    #[test]
+    fn what_is_no_trust_root_is_refused() {
+        assert!(matches!(TrustRoot::parse(b"\xff"), Err(TrustError::Json(_))));
+        assert!(matches!(TrustRoot::parse(b"[]"), Err(TrustError::Json(_))));
+        let text = std::str::from_utf8(fixture!("trusted-root-local.json")).unwrap();
+        let broken = text.replace("MIIBtDCCAVqg", "MIIBtDCCAVqA");
+        assert!(matches!(TrustRoot::parse(broken.as_bytes()), Err(TrustError::Content(_))));
+        assert!(!TrustRoot::parse(fixture!("trusted-root-empty.json")).unwrap().has_logs());
+        assert!(format!("{:?}", local()).contains("1 authorities, 1 logs"));
+    }
+}

@@ -102,11 +102,12 @@ impl Authority<'_> {
         let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
         let request = signing_request(key).ok_or(KeylessError::Key)?;
         let request = pem::encode_config(&pem::Pem::new("CERTIFICATE REQUEST", request), config);
-        let body = json!({ "certificateSigningRequest": STANDARD.encode(request) });
+        let body = json!({
+            "credentials": { "oidcIdentityToken": token.expose() },
+            "certificateSigningRequest": STANDARD.encode(request),
+        });
         // A certificate too many does no harm.
-        let request = Request::post_json(path(self.url, "api/v2/signingCert"), &body)
-            .bearer(token.expose())
-            .repeatable();
+        let request = Request::post_json(path(self.url, "api/v2/signingCert"), &body).repeatable();
         let limits = Limits { timeout: TIMEOUT, max_body: LONGEST };
         let answer = self.http.send(SERVICE, request, limits).await?;
         if !answer.is_success() {
