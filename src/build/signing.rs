@@ -4,7 +4,7 @@ use super::preflight::{PreflightError, Unlocking};
 use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::identity::TokenSource;
-use crate::sign::{self, Formats, KeylessError, KeylessSigner, ServicePlan, Signer};
+use crate::sign::{self, Formats, KeylessError, KeylessSigner, ServicePlan, Services, Signer};
 use std::sync::Arc;
 
 /// What signing takes, before anything was asked.
@@ -15,8 +15,8 @@ pub struct Signing {
     pub identity: Option<Arc<dyn TokenSource>>,
     /// Certificate authority, logs, clocks and trust.
     pub services: ServicePlan,
-    /// How they are reached.
-    pub http: Http,
+    /// How they are reached, where any takes part.
+    pub http: Option<Http>,
     /// The formats.
     pub formats: Formats,
     /// They were asked for: nothing else will do.
@@ -40,7 +40,8 @@ impl Signing {
     pub async fn prepare(self, events: &Events) -> Result<Ready, PreflightError> {
         let Self { keys, identity, services: plan, http, formats: wish, formats_explicit } = self;
         let services = async {
-            let services = plan.resolve(&http).await.map_err(KeylessError::from)?;
+            let Some(http) = &http else { return Ok((Services::default(), wish, None)) };
+            let services = plan.resolve(http).await.map_err(KeylessError::from)?;
             let (formats, line) =
                 services.formats(wish, formats_explicit, identity.is_some()).map_err(KeylessError::from)?;
             if let Some(line) = line {
@@ -59,8 +60,11 @@ impl Signing {
         let mut signers = Vec::new();
         for key in keys {
             let trust = plan.trust.clone();
-            let signer = sign::witnessed(key, &services, trust, &http, events);
-            signers.push(signer.map_err(PreflightError::Unloggable)?);
+            signers.push(match &http {
+                Some(http) => sign::witnessed(key, &services, trust, http, events)
+                    .map_err(PreflightError::Unloggable)?,
+                None => key,
+            });
         }
         signers.extend(keyless.map(|signer| Box::new(signer) as Box<dyn Signer>));
         Ok(Ready { signers, formats })

@@ -8,9 +8,9 @@ use crate::cluster::Connection;
 use crate::config::Misuse;
 use crate::config::keyless::{IdentityChoice, KeylessSettings};
 use crate::event::Events;
-use crate::sign::Formats;
 use crate::sign::http::Http;
 use crate::sign::identity::{Ambient, Given, TokenFile, TokenSource};
+use crate::sign::{Formats, LogMode};
 use crate::ui::prompt;
 use std::sync::Arc;
 
@@ -40,7 +40,9 @@ pub(super) fn signing(
     events: &Events,
 ) -> Result<Signing, Failure> {
     let KeylessSettings { identity, services, http, notes, .. } = settings;
-    let http = Http::new(&http).map_err(Failure::services)?;
+    // Reading the system's authorities takes its time, so it is done where somebody is to be asked.
+    let talks = identity.is_some() || services.log_mode != LogMode::Off || !services.clocks.is_empty();
+    let http = talks.then(|| Http::new(&http).map_err(Failure::services)).transpose()?;
     for note in notes {
         events.note(note);
     }
@@ -52,7 +54,10 @@ pub(super) fn signing(
         }
         Some(IdentityChoice::Given { text, place }) => Some(Arc::new(Given::new(text, place)) as _),
         Some(IdentityChoice::File(path)) => Some(Arc::new(TokenFile::new(path)) as _),
-        Some(IdentityChoice::Ambient(source)) => Some(Arc::new(Ambient::new(source, http.clone())) as _),
+        Some(IdentityChoice::Ambient(source)) => {
+            let http = http.clone().expect("an identity talks");
+            Some(Arc::new(Ambient::new(source, http)) as _)
+        }
     };
     let (formats, formats_explicit) = formats;
     Ok(Signing { keys, identity, services, http, formats, formats_explicit })
