@@ -79,11 +79,13 @@ fn a_build_signs_as_a_service_account_from_outside() {
     let arguments =
         ["-t", &tag, "--push", "--sign", "--service-account", "signer", "--registry-http", bench.host()];
     let mut command = bench.tool.command("kubectl-build", &arguments);
-    command.args(bench.config_flags()).args(["--metadata-file", "meta.json"]).arg(context);
+    // What BuildKit attested is signed along; the printed lines verify that, too.
+    command.args(bench.config_flags()).args(["--provenance", "--metadata-file", "meta.json"]).arg(context);
     let ran = run(command);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let certificates = ran.stderr.lines().filter(|line| line.contains("getting a certificate")).count();
     assert_eq!(certificates, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("cosign verify-attestation --type slsaprovenance1 "), "{}", ran.stderr);
     bench.verifies(&ran, "cosign 3");
     let metadata = std::fs::read(bench.tool.home().join("meta.json")).expect("a file");
     let metadata: serde_json::Value = serde_json::from_slice(&metadata).expect("JSON");
