@@ -4,6 +4,8 @@ SHELL := bash
 PROVIDER ?= local
 CARGO ?= cargo
 PREFIX ?= $(HOME)/.local
+# pkcs11: keys on tokens; the binary then loads libraries and is not static.
+export FEATURES ?=
 export CLIPPY_CONF_DIR := $(CURDIR)/hack
 
 .PHONY: help
@@ -56,6 +58,10 @@ signing-services: ## Start Fulcio, Rekor and a timestamp authority beside the cl
 .PHONY: peers
 peers: ## Build the peers that the cluster and the tests need
 	hack/cluster/peers.sh
+
+.PHONY: kms-peers
+kms-peers: ## Install the key services that the tests start
+	hack/cluster/kms-peers.sh
 
 .PHONY: test
 test: ## Everything that CI runs, the tests against the real cluster included

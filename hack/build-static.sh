@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the release binary: static on Linux, so that it runs in any pod. `--print` only says where it is.
+# With FEATURES (such as pkcs11, which loads libraries) it is an ordinary one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target="$(rustc -vV | sed -n 's/^host: //p')"
@@ -9,6 +10,11 @@ if [ "${1:-}" = --print ]; then
   exit
 fi
 flags="${RUSTFLAGS:-}"
+if [ -n "${FEATURES:-}" ]; then
+  cargo build --locked --release --target "$target" --features "$FEATURES"
+  ls -l "$binary"
+  exit
+fi
 case "$target" in
   # glibc's own resolver is part of the static library since 2.34, so names resolve without shared objects.
   *-linux-*) flags="$flags -C target-feature=+crt-static -C relocation-model=static" ;;

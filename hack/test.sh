@@ -32,6 +32,7 @@ trap leave EXIT
 
 step "peers and cluster"
 PROVIDER="$PROVIDER" hack/cluster/up.sh
+hack/cluster/kms-peers.sh
 # shellcheck disable=SC1091
 source target/cluster/env
 if [ "$PROVIDER" = local ]; then hack/cluster/signing.sh; fi
@@ -54,6 +55,9 @@ step "tests against real peers"
 cargo test --locked --no-run --test '*' --quiet
 # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
 ${CLUSTER_RUN:-} cargo test --locked --no-fail-fast --test '*' -- --include-ignored "--test-threads=${TEST_THREADS:-3}"
+
+step "keys on a PKCS#11 token, by a build that can load its library"
+env -u KUBECTL_BUILD_BIN cargo test --locked --features pkcs11 --test pkcs11 -- --include-ignored
 
 step "the demo"
 hack/demo.sh

@@ -11,6 +11,7 @@
 pub mod http;
 pub mod identity;
 pub mod key;
+pub mod kms;
 
 mod advice;
 mod attest;

@@ -28,8 +28,8 @@ fn each_misuse_has_its_message_and_exit_code_2() {
         (&["--sign", "--cosign-key", "plain.pem", "--push", "-t", "r.example/a:1", "ctx"], "plain.pem"),
         (&["--sign", "--cosign-key", "foo://x", "--push", "-t", "r.example/a:1", "ctx"], "foo://"),
         (
-            &["--sign", "--cosign-key", "awskms:///alias/x", "--push", "-t", "r.example/a:1", "ctx"],
-            "not supported yet",
+            &["--sign", "--cosign-key", "awskms://alias/x", "--push", "-t", "r.example/a:1", "ctx"],
+            "`awskms://` needs an endpoint",
         ),
         (&["--cosign-key", "plain.pem", "--push", "-t", "r.example/a:1", "ctx"], "--sign"),
         (&["-t", "r.example/UPPER:1", "ctx"], "r.example/UPPER:1"),
@@ -71,9 +71,10 @@ fn a_key_that_stands_where_its_place_belongs_is_not_printed() {
     let (private, _) = tool.key_pair("cosign", "");
     let pem = std::fs::read_to_string(private).expect("a key");
     let body = pem.lines().nth(1).expect("a line of base64");
-    for (text, said) in
-        [(pem.as_str(), "env://NAME"), ("pkcs11:object=o?pin-value=4711", "not supported yet")]
-    {
+    for (text, said) in [
+        (pem.as_str(), "env://NAME"),
+        ("pkcs11:object=o?pin-value=4711", "`pkcs11:` needs a token and a key"),
+    ] {
         let mut command =
             tool.command("kubectl-build", &["--sign", "--push", "-vv", "-t", "r.example/a:1", "ctx"]);
         command.env("COSIGN_KEY", text);

@@ -15,6 +15,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// Starts distribution.
+    #[allow(dead_code, reason = "not every test crate looks at both kinds")]
     pub(crate) fn without_referrers() -> Self {
         Self::distribution(&Ipv4Addr::LOCALHOST.to_string(), "")
     }

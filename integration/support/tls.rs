@@ -30,6 +30,7 @@ impl Certificate {
     }
 
     /// Returns one that is its own authority, as `openssl req -x509` makes them.
+    #[allow(dead_code, reason = "not every test crate looks at both kinds")]
     pub(crate) fn self_signed_authority(name: &str) -> Self {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -4,9 +4,24 @@ use super::signing::{Ready, Signing};
 use crate::event::Events;
 use crate::registry::{self, RegistryError, Repository};
 use crate::sign::key::{KeyError, KeyFile, KubernetesSecret, SecretError};
+use crate::sign::kms::{KmsError, KmsKey};
 use crate::sign::{KeySigner, KeylessError, Signer};
 use crate::task;
 use secrecy::SecretString;
+
+/// What opens into somebody who signs.
+#[derive(Debug)]
+pub enum Locked {
+    /// A private key that we hold.
+    Key(Box<LockedKey>),
+    /// A key of a key service.
+    Kms {
+        /// As it was given.
+        name: String,
+        /// The key and how its service is reached.
+        key: Box<KmsKey>,
+    },
+}
 
 /// A key that is still locked, and what unlocks it.
 #[derive(Debug)]
@@ -52,6 +67,9 @@ pub enum PreflightError {
     /// A key whose signatures logs don't take.
     #[error("{0}")]
     Unloggable(String),
+    /// A key service refused, or its key can't be used.
+    #[error(transparent)]
+    Kms(Box<KmsError>),
     /// A registry wouldn't take the image or its signatures.
     #[error("{repository} does not take a push")]
     Push {
@@ -108,11 +126,15 @@ pub async fn check(
 }
 
 /// Keys that are being unlocked.
-pub struct Unlocking(task::Task<Result<Vec<Box<dyn Signer>>, PreflightError>>);
+pub struct Unlocking(task::Task<Result<Vec<Opened>, PreflightError>>);
 
-/// Starts to unlock keys: scrypt takes a tenth of a second and 64 MiB each, so it runs beside everything else.
-pub fn unlock(keys: Vec<LockedKey>) -> Unlocking {
-    Unlocking(task::spawn_blocking(move || keys.into_iter().map(unlock_one).collect()))
+/// Who signs, and what is to be said about that.
+type Opened = (Box<dyn Signer>, Option<String>);
+
+/// Starts to unlock keys: scrypt takes a tenth of a second and 64 MiB each, key services take their time too, so it
+/// runs beside everything else.
+pub fn unlock(keys: Vec<Locked>) -> Unlocking {
+    Unlocking(task::spawn("keys", futures_util::future::try_join_all(keys.into_iter().map(open))))
 }
 
 impl Unlocking {
@@ -120,8 +142,28 @@ impl Unlocking {
     ///
     /// # Errors
     /// The first key that can't be used.
-    pub async fn signers(self) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
-        self.0.join().await
+    pub async fn signers(self, events: &Events) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
+        let opened = self.0.join().await?;
+        let said = |(signer, remark): Opened| {
+            remark.into_iter().for_each(|remark| events.note(remark));
+            signer
+        };
+        Ok(opened.into_iter().map(said).collect())
+    }
+}
+
+async fn open(locked: Locked) -> Result<Opened, PreflightError> {
+    match locked {
+        Locked::Key(key) => {
+            let signer = task::spawn_blocking(move || unlock_one(*key)).join().await?;
+            Ok((signer, None))
+        }
+        Locked::Kms { name, key } => {
+            let opened = key.open(&name).await;
+            let signer = opened.map_err(|error| PreflightError::Kms(Box::new(error)))?;
+            let remark = signer.remark();
+            Ok((Box::new(signer), remark))
+        }
     }
 }
 

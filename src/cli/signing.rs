@@ -17,7 +17,9 @@ pub struct SigningArgs {
 /// Which keys sign, and how.
 #[derive(Debug, Args)]
 pub struct KeyArgs {
-    /// Key to sign with: a PEM file, `env://NAME` or `k8s://NAMESPACE/SECRET` (default: COSIGN_KEY); repeat it for several
+    /// Key to sign with: a PEM file, `env://NAME`, `k8s://NAMESPACE/SECRET`, `https://…`, `gitlab://PROJECT`, or a
+    /// key service's `awskms://`, `gcpkms://`, `azurekms://`, `hashivault://`, `openbao://` or plugin's `NAME://`
+    /// (default: COSIGN_KEY); repeat it for several
     #[arg(long = "cosign-key", alias = "key", value_name = "REF", action = ArgAction::Append, help_heading = "Signing")]
     pub keys: Vec<String>,
     /// File that holds the key's password (else the Secret's own, COSIGN_PASSWORD, or a prompt)

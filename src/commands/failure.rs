@@ -16,9 +16,10 @@ use crate::config::Misuse;
 use crate::config::builder::Tls;
 use crate::registry::credentials::CredentialError;
 use crate::registry::{Digest, Kind, OptionsError, Reference, RegistryError, Repository};
-use crate::sign::http::HttpOptionsError;
+use crate::sign::http::{HttpError, HttpOptionsError};
 use crate::sign::identity::IdentityError;
 use crate::sign::key::KeyError;
+use crate::sign::kms::KmsError;
 use crate::sign::{KeylessError, RefusedSignature, ServiceError, SignError};
 use crate::task::Cause;
 use crate::ui::colours::Palette;
@@ -169,6 +170,24 @@ impl Failure {
         failure
     }
 
+    /// A key service's key that can't be used.
+    pub(super) fn kms(error: &KmsError) -> Self {
+        let code = if error.source.is_settings() { USAGE } else { FAILED };
+        Self::new(error, code).hints(error.hint.clone())
+    }
+
+    /// Adds where a token's PIN may come from.
+    pub(super) fn hint_pin(self) -> Self {
+        self.hint("set COSIGN_PKCS11_PIN, or name a file with `pin-source=file:PATH`")
+    }
+
+    /// A key that another host keeps and does not give.
+    pub(super) fn key_service(name: &str, error: &HttpError) -> Self {
+        let mut failure = Self::said(format!("the key `{name}` cannot be read"), FAILED);
+        failure.report.causes.push(error.to_string());
+        failure
+    }
+
     /// A Secret that can't be read.
     pub(super) fn secret(name: &str, error: ClusterError) -> Self {
         let hint = error.hint();
@@ -275,7 +294,8 @@ impl Failure {
             error => find::<RegistryError>(error),
         };
         let registry = registry.and_then(registry_hint);
-        let mut failure = Self::new(&error, code).hints(registry);
+        let service = find::<KmsError>(&error).and_then(|error| error.hint.clone());
+        let mut failure = Self::new(&error, code).hints(registry).hints(service);
         for tag in &unfinished.tags {
             let state = match tag {
                 tag if unfinished.written.contains(tag) => "points at the image",
@@ -346,6 +366,7 @@ impl Failure {
                 }
                 failure.hints(keyless_hint(source))
             }
+            PreflightError::Kms(error) => Self::kms(error),
             PreflightError::Push { source, .. } => Self::new(error, FAILED).hints(registry_hint(source)),
         }
     }

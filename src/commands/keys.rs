@@ -1,9 +1,10 @@
 //! Gathers keys and passwords before anything is drawn, because a prompt and a live view can't share a terminal.
 
 use super::failure::Failure;
-use crate::build::preflight::LockedKey;
+use crate::build::preflight::{Locked, LockedKey};
 use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password, SignSettings};
+use crate::sign::http::Http;
 use crate::sign::key::{KeyFile, KubernetesSecret};
 use crate::ui::prompt::{self, PromptError};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -16,7 +17,9 @@ pub(super) fn need_cluster(settings: &SignSettings) -> bool {
 
 /// Whether the keys can be unlocked before anything else is known: from files or the environment, nothing to ask.
 pub(super) fn at_once(settings: &SignSettings) -> bool {
-    !need_cluster(settings) && !matches!(settings.password, Password::Ask)
+    let no_password = |key: &KeySettings| matches!(key.place, KeyPlace::Kms(_));
+    let asks = matches!(settings.password, Password::Ask) && !settings.keys.iter().all(no_password);
+    !need_cluster(settings) && !asks
 }
 
 /// Reads the keys and finds their passwords: a Secret's own, the one that was given, or a prompt. To be run under
@@ -28,7 +31,7 @@ pub(super) async fn gather(
     keys: Vec<KeySettings>,
     password: Password,
     cluster: Option<&Connection>,
-) -> Result<Vec<LockedKey>, Failure> {
+) -> Result<Vec<Locked>, Failure> {
     let mut gathered = Vec::new();
     for key in keys {
         gathered.push(gather_one(key, &password, cluster).await?);
@@ -44,12 +47,29 @@ pub(super) async fn gather_one(
     settings: KeySettings,
     password: &Password,
     cluster: Option<&Connection>,
-) -> Result<LockedKey, Failure> {
+) -> Result<Locked, Failure> {
     let KeySettings { text: name, place, .. } = settings;
+    let parse = |pem: &[u8]| KeyFile::parse(pem).map_err(|error| Failure::key(&name, error));
     let (file, own_password, secret) = match place {
-        KeyPlace::Pem(pem) => {
-            let file = KeyFile::parse(pem.expose_secret().as_bytes());
-            (file.map_err(|error| Failure::key(&name, error))?, None, None)
+        KeyPlace::Kms(mut key) => {
+            if let Some(pin) = key.missing_pin().filter(|_| prompt::available()) {
+                match prompt::password(&format!("PIN of the token for {name} (empty if it wants none)")).await
+                {
+                    Ok(given) if given.expose_secret().is_empty() => {}
+                    Ok(given) => *pin = Some(given),
+                    Err(PromptError::Interrupted) => std::future::pending().await,
+                    Err(error) => return Err(Failure::key(&name, error).hint_pin()),
+                }
+            }
+            return Ok(Locked::Kms { name, key });
+        }
+        KeyPlace::Pem(pem) => (parse(pem.expose_secret().as_bytes())?, None, None),
+        KeyPlace::Remote { place, http } => {
+            let http = Http::new(&http).map_err(Failure::services)?;
+            let read = place.private(&http).await;
+            let (pem, password) = read.map_err(|error| Failure::key_service(&name, &error))?;
+            let password = password.map(|text| (text, "GitLab's COSIGN_PASSWORD"));
+            (parse(pem.expose_secret().as_bytes())?, password, None)
         }
         KeyPlace::Secret { namespace, name: secret } => {
             let cluster = cluster.ok_or_else(|| Failure::key(&name, NoCluster))?;
@@ -57,14 +77,13 @@ pub(super) async fn gather_one(
             let entries = entries.map_err(|error| Failure::secret(&name, error))?;
             let secret =
                 KubernetesSecret::from_entries(&entries).map_err(|error| Failure::key(&name, error))?;
-            let file =
-                KeyFile::parse(secret.private.expose_secret()).map_err(|error| Failure::key(&name, error))?;
-            (file, secret.password.clone(), Some(secret))
+            let password = secret.password.clone().map(|text| (text, "the Secret's cosign.password"));
+            (parse(secret.private.expose_secret())?, password, Some(secret))
         }
     };
     let (password, password_source) = match (&file, own_password, password) {
         (KeyFile::Plain(_), _, _) => (SecretString::default(), "nowhere"),
-        (_, Some(own), _) => (own, "the Secret's cosign.password"),
+        (_, Some(own), _) => own,
         (_, None, Password::Given { text, source }) => (text.clone(), *source),
         (_, None, Password::Ask) if prompt::available() => {
             match prompt::password(&format!("Password for {name}")).await {
@@ -76,7 +95,7 @@ pub(super) async fn gather_one(
         }
         (_, None, Password::Ask) => return Err(Failure::no_password(&name)),
     };
-    Ok(LockedKey { name, file, password, password_source, secret })
+    Ok(Locked::Key(Box::new(LockedKey { name, file, password, password_source, secret })))
 }
 
 /// A key in a Secret, and no cluster to read it from.

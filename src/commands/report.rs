@@ -26,7 +26,8 @@ pub(super) fn digests(outcome: &BuildOutcome, quiet: bool) -> Vec<String> {
 /// What is needed to say how others verify.
 pub(super) struct Verification {
     image: Digest,
-    keys: Vec<String>,
+    /// What goes to `--key`, and what must be run before.
+    keys: Vec<(String, String)>,
     identities: Vec<Certified>,
     trust: TrustAdvice,
     formats: Formats,
@@ -44,8 +45,17 @@ impl Verification {
         hosts: &[HostOptions],
         trust: TrustAdvice,
     ) -> Self {
-        let keyed = signers.iter().filter(|signer| signer.public_key().is_some());
-        let keys = keyed.map(|signer| signer.name().to_owned());
+        let keys = signers.iter().filter_map(|signer| {
+            let (name, kind) = (signer.name(), signer.public_key()?.kind());
+            let Ok(reference) = name.parse::<KeyReference>() else {
+                return Some((name.to_owned(), String::new()));
+            };
+            let before = match reference.keeps_from_cosign(kind) {
+                true => format!("cosign public-key --key {} > cosign.pub && ", reference.for_cosign()),
+                false => String::new(),
+            };
+            Some((reference.public_reference(kind), before))
+        });
         let identities = signers.iter().filter_map(|signer| signer.certified()).collect();
         Self {
             image: image.digest,
@@ -76,19 +86,15 @@ impl Verification {
             plain_http: host.is_some_and(|host| host.plain_http),
             insecure: host.is_some_and(|host| host.insecure_skip_verify || !host.ca_pem.is_empty()),
         };
-        let keys = self.keys.iter().map(|name| {
-            name.parse::<KeyReference>().map_or_else(|_| name.clone(), |key| key.public_reference())
-        });
-        let keys: Vec<_> = keys.collect();
         let trusted_root = self.trust.file();
-        let by_keys = keys.iter().map(|key| match self.trust.logged {
-            true => SignedBy::LoggedKey { key, trusted_root },
-            false => SignedBy::Key(key),
+        let by_keys = self.keys.iter().map(|(key, before)| match self.trust.logged {
+            true => (SignedBy::LoggedKey { key, trusted_root }, before.as_str()),
+            false => (SignedBy::Key(key), before.as_str()),
         });
         let by_identities =
-            self.identities.iter().map(|certified| SignedBy::Identity { certified, trusted_root });
+            self.identities.iter().map(|certified| (SignedBy::Identity { certified, trusted_root }, ""));
         let mut lines = Vec::new();
-        for by in by_keys.chain(by_identities) {
+        for (by, before) in by_keys.chain(by_identities) {
             let (image, formats) = (&self.image, self.formats);
             let of = VerifyLines { repository, image, storage: None, by, formats, access };
             for CosignLine { cosign, line } in verify_lines(&of) {
@@ -98,7 +104,7 @@ impl Verification {
                     line.replace("cosign verify ", &format!("cosign verify-attestation --type {kind} "))
                 });
                 let all = [line.clone()].into_iter().chain(more);
-                lines.extend(all.map(|line| format!("verify with {cosign}: {line}")));
+                lines.extend(all.map(|line| format!("verify with {cosign}: {before}{line}")));
             }
         }
         lines

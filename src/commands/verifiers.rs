@@ -5,6 +5,8 @@ use super::keys;
 use crate::build::preflight;
 use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password};
+use crate::event::Events;
+use crate::sign::http::Http;
 use crate::sign::key::{KubernetesSecret, PublicKey};
 use crate::sign::{Content, Evidence, Signer, Verifier};
 use secrecy::ExposeSecret as _;
@@ -30,10 +32,21 @@ pub(super) async fn of_key(
     cluster: Option<&Connection>,
 ) -> Result<NamedVerifier, Failure> {
     let name = key.text.clone();
-    let read = |pem: &[u8]| PublicKey::from_pem(pem).map_err(|error| Failure::public_key(&name, error));
+    let read_public =
+        |pem: &[u8]| PublicKey::from_pem(pem).map_err(|error| Failure::public_key(&name, error));
+    if let KeyPlace::Kms(key) = key.place {
+        let public = key.public_key(&name).await.map_err(|error| Failure::kms(&error))?;
+        return Ok(NamedVerifier { name, verifier: Box::new(public) });
+    }
     let verifier: Box<dyn Verifier> = match &key.place {
+        KeyPlace::Remote { place, http } => {
+            let http = Http::new(http).map_err(Failure::services)?;
+            let read = place.public(&http).await;
+            let pem = read.map_err(|error| Failure::key_service(&name, &error))?;
+            Box::new(read_public(pem.expose_secret().as_bytes())?)
+        }
         KeyPlace::Pem(pem) if !pem.expose_secret().contains("PRIVATE KEY-----") => {
-            Box::new(read(pem.expose_secret().as_bytes())?)
+            Box::new(read_public(pem.expose_secret().as_bytes())?)
         }
         KeyPlace::Secret { namespace, name: secret } => {
             let cluster = cluster.expect("it was connected to for the Secret");
@@ -43,9 +56,9 @@ pub(super) async fn of_key(
             let public = KubernetesSecret::public_of(&entries);
             Box::new(public.map_err(|error| Failure::public_key(&name, error))?)
         }
-        KeyPlace::Pem(_) => {
+        KeyPlace::Pem(_) | KeyPlace::Kms(_) => {
             let locked = keys::gather_one(key, password, cluster).await?;
-            let signers = preflight::unlock(vec![locked]).signers().await;
+            let signers = preflight::unlock(vec![locked]).signers(&Events::off()).await;
             let signers = signers.map_err(|error| Failure::build(error.into(), &[]))?;
             Box::new(Own(signers.into_iter().next().expect("one key makes one signer")))
         }

@@ -64,6 +64,104 @@ pub mod names {
     pub const HOME: &str = "HOME";
     /// Where credential helpers are looked up.
     pub const PATH: &str = "PATH";
+    /// Proxy for `https://`, in both spellings.
+    pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+    /// Proxy for `http://`.
+    pub const HTTP_PROXY: &str = "http_proxy";
+    /// What is reached without.
+    pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+    /// GitLab's address, for `gitlab://` keys.
+    pub const GITLAB_HOST: &str = "GITLAB_HOST";
+    /// GitLab's token.
+    pub const GITLAB_TOKEN: &str = "GITLAB_TOKEN";
+    /// Address of the server, behind `VAULT_` or `BAO_`.
+    pub const VAULT_ADDR: &str = "ADDR";
+    /// Token, likewise.
+    pub const VAULT_TOKEN: &str = "TOKEN";
+    /// Namespace, likewise.
+    pub const VAULT_NAMESPACE: &str = "NAMESPACE";
+    /// CA file, likewise.
+    pub const VAULT_CACERT: &str = "CACERT";
+    /// No certificate is checked, likewise.
+    pub const VAULT_SKIP_VERIFY: &str = "SKIP_VERIFY";
+    /// Where the transit engine is mounted.
+    pub const TRANSIT_SECRET_ENGINE_PATH: &str = "TRANSIT_SECRET_ENGINE_PATH";
+    /// Library of a PKCS#11 token.
+    pub const COSIGN_PKCS11_MODULE_PATH: &str = "COSIGN_PKCS11_MODULE_PATH";
+    /// PIN of a PKCS#11 token.
+    pub const COSIGN_PKCS11_PIN: &str = "COSIGN_PKCS11_PIN";
+    /// `1`: a certificate on the token is passed over.
+    pub const COSIGN_PKCS11_IGNORE_CERTIFICATE: &str = "COSIGN_PKCS11_IGNORE_CERTIFICATE";
+    /// AWS: keys.
+    pub const AWS_ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
+    /// AWS: keys.
+    pub const AWS_SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+    /// AWS: keys.
+    pub const AWS_SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
+    /// AWS: region.
+    pub const AWS_REGION: &str = "AWS_REGION";
+    /// AWS: region, older.
+    pub const AWS_DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
+    /// AWS: profile.
+    pub const AWS_PROFILE: &str = "AWS_PROFILE";
+    /// AWS: where the profiles are.
+    pub const AWS_CONFIG_FILE: &str = "AWS_CONFIG_FILE";
+    /// AWS: where the profiles' keys are.
+    pub const AWS_SHARED_CREDENTIALS_FILE: &str = "AWS_SHARED_CREDENTIALS_FILE";
+    /// AWS: role of a web identity.
+    pub const AWS_ROLE_ARN: &str = "AWS_ROLE_ARN";
+    /// AWS: name of the role's session.
+    pub const AWS_ROLE_SESSION_NAME: &str = "AWS_ROLE_SESSION_NAME";
+    /// AWS: token of a web identity.
+    pub const AWS_WEB_IDENTITY_TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
+    /// AWS: a container's credentials, at the usual host.
+    pub const AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+    /// AWS: a container's credentials.
+    pub const AWS_CONTAINER_CREDENTIALS_FULL_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+    /// AWS: what the container shows for them.
+    pub const AWS_CONTAINER_AUTHORIZATION_TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
+    /// AWS: what the container shows for them, in a file.
+    pub const AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+    /// AWS: the machine is not asked.
+    pub const AWS_EC2_METADATA_DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
+    /// AWS: where the machine is asked.
+    pub const AWS_EC2_METADATA_SERVICE_ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+    /// AWS: address of all services.
+    pub const AWS_ENDPOINT_URL: &str = "AWS_ENDPOINT_URL";
+    /// AWS: address of KMS.
+    pub const AWS_ENDPOINT_URL_KMS: &str = "AWS_ENDPOINT_URL_KMS";
+    /// AWS: address of STS.
+    pub const AWS_ENDPOINT_URL_STS: &str = "AWS_ENDPOINT_URL_STS";
+    /// AWS: CA file.
+    pub const AWS_CA_BUNDLE: &str = "AWS_CA_BUNDLE";
+    /// AWS: `1`, no certificate is checked (cosign's).
+    pub const AWS_TLS_INSECURE_SKIP_VERIFY: &str = "AWS_TLS_INSECURE_SKIP_VERIFY";
+    /// Google: credentials file.
+    pub const GOOGLE_APPLICATION_CREDENTIALS: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+    /// Google: gcloud's folder.
+    pub const CLOUDSDK_CONFIG: &str = "CLOUDSDK_CONFIG";
+    /// Google: where the machine is asked.
+    pub const GCE_METADATA_HOST: &str = "GCE_METADATA_HOST";
+    /// Google: address of KMS.
+    pub const CLOUDKMS_ENDPOINT: &str = "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDKMS";
+    /// Azure: tenant.
+    pub const AZURE_TENANT_ID: &str = "AZURE_TENANT_ID";
+    /// Azure: application.
+    pub const AZURE_CLIENT_ID: &str = "AZURE_CLIENT_ID";
+    /// Azure: the application's secret.
+    pub const AZURE_CLIENT_SECRET: &str = "AZURE_CLIENT_SECRET";
+    /// Azure: token of a workload identity.
+    pub const AZURE_FEDERATED_TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+    /// Azure: where applications log in.
+    pub const AZURE_AUTHORITY_HOST: &str = "AZURE_AUTHORITY_HOST";
+    /// Azure: which cloud.
+    pub const AZURE_ENVIRONMENT: &str = "AZURE_ENVIRONMENT";
+    /// Azure: where the machine is asked.
+    pub const AZURE_POD_IDENTITY_AUTHORITY_HOST: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
+    /// Azure: where an app service is asked.
+    pub const IDENTITY_ENDPOINT: &str = "IDENTITY_ENDPOINT";
+    /// Azure: what an app service shows for it.
+    pub const IDENTITY_HEADER: &str = "IDENTITY_HEADER";
 }
 
 /// What the process was started in.

@@ -3,7 +3,7 @@
 use super::env::{Environment, names};
 use super::misuse::Misuse;
 use crate::cli::signing::IdentityArgs;
-use crate::sign::http::{HttpOptions, Proxies};
+use crate::sign::http::HttpOptions;
 use crate::sign::identity::{AmbientSource, IdentityToken};
 use crate::sign::{LogMode, ServicePlan, TrustRoot};
 use secrecy::SecretString;
@@ -140,7 +140,15 @@ pub fn resolve(
     let trusted_root = trusted_root.or_else(|| env.get_filled(names::COSIGN_TRUSTED_ROOT));
     let trust = TrustAdvice { logged: mode == LogMode::Must, public: services.public, trusted_root };
     let identity = if keyless { Some(identity(args, env)?) } else { None };
-    Ok(KeylessSettings { identity, services, http: http_options(env), notes, trust, ask_consent, flags })
+    Ok(KeylessSettings {
+        identity,
+        services,
+        http: super::services::http(env),
+        notes,
+        trust,
+        ask_consent,
+        flags,
+    })
 }
 
 fn is_true(value: &str) -> bool {
@@ -154,18 +162,6 @@ fn is_public(log: &Url) -> bool {
 
 fn invalid(name: &str, value: &str, reason: impl ToString) -> Misuse {
     Misuse::Value { name: name.to_owned(), value: value.to_owned(), reason: reason.to_string() }
-}
-
-/// Returns how services are reached, as far as the environment says.
-fn http_options(env: &dyn Environment) -> HttpOptions {
-    let either = |upper: &str, lower: &str| env.get_filled(upper).or_else(|| env.get_filled(lower));
-    let proxies = Proxies {
-        https: either("HTTPS_PROXY", "https_proxy"),
-        // Only in lower case, as everywhere since HTTPOXY.
-        http: env.get_filled("http_proxy"),
-        none_for: either("NO_PROXY", "no_proxy"),
-    };
-    HttpOptions { proxies, ..HttpOptions::default() }
 }
 
 /// The order is the one that users are told: flags, the variable, the mounted file, the CI system.

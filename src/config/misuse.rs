@@ -162,7 +162,7 @@ impl Misuse {
             Self::ResultWithoutPush(_) => "add `--push`, or leave it out",
             Self::SignWithoutPush => "add `--push`: signatures are stored in the registry, beside the image",
             Self::SignWithoutKey => {
-                "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET` or COSIGN_KEY; or sign with an identity: `--identity-token FILE`, `--service-account NAME`, or `--keyless` (COSIGN_EXPERIMENTAL=1) for the token that the CI system or a mounted file offers"
+                "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET|awskms://…|gcpkms://…|azurekms://…|hashivault://…` or COSIGN_KEY; or sign with an identity: `--identity-token FILE`, `--service-account NAME`, or `--keyless` (COSIGN_EXPERIMENTAL=1) for the token that the CI system or a mounted file offers"
             }
             Self::NoIdentity => {
                 "use `--identity-token FILE`, `--service-account NAME`, SIGSTORE_ID_TOKEN, or mount a service account token at /var/run/sigstore/cosign/oidc-token"

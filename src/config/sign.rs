@@ -4,10 +4,13 @@ use super::env::{Environment, names};
 use super::keyless::{self, KeylessSettings};
 use super::misuse::Misuse;
 use super::source::{self, Source};
+use super::{kms, services};
 use crate::cli::signing::{KeyArgs, SigningArgs};
 use crate::registry::{Digest, Reference, Repository};
 use crate::sign::Formats;
-use crate::sign::key::KeyReference;
+use crate::sign::http::HttpOptions;
+use crate::sign::key::{KeyReference, Remote};
+use crate::sign::kms::KmsKey;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +35,7 @@ pub struct SignSettings {
 /// One key, with what can be read of it without a cluster.
 #[derive(Debug)]
 pub struct KeySettings {
-    /// As it was given.
+    /// As it was given, without what must not be shown.
     pub text: String,
     /// Flag or variable.
     pub source: Source,
@@ -45,6 +48,15 @@ pub struct KeySettings {
 pub enum KeyPlace {
     /// Its PEM text, read from a file or variable.
     Pem(SecretString),
+    /// PEM text that another host keeps.
+    Remote {
+        /// Where.
+        place: Remote,
+        /// How it is reached.
+        http: HttpOptions,
+    },
+    /// Nowhere but in a key service, which signs with it.
+    Kms(Box<KmsKey>),
     /// In a Secret.
     Secret {
         /// The Secret's namespace.
@@ -125,11 +137,13 @@ pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result
         texts.extend(env.get_filled(names::COSIGN_KEY).map(|key| (key, Source::Env(names::COSIGN_KEY))));
     }
     let keyless = keyless::resolve(args.identity, texts.len(), directory, env)?;
+    let keys = texts
+        .into_iter()
+        .map(|(text, source)| key(&text, source, directory, env))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut flags = keyless.flags.clone();
-    for (text, source) in &texts {
-        if matches!(source, Source::Flag(_)) {
-            flags.extend(["--cosign-key".to_owned(), text.clone()]);
-        }
+    for key in keys.iter().filter(|key| matches!(key.source, Source::Flag(_))) {
+        flags.extend(["--cosign-key".to_owned(), key.text.clone()]);
     }
     let format = args.signature_format.as_deref().unwrap_or("both");
     let formats = format.parse::<Formats>().map_err(|reason| Misuse::Value {
@@ -145,10 +159,6 @@ pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result
         flags.extend(["--cosign-password-file".to_owned(), path.display().to_string()]);
     }
     let password = password(password_file, directory, env)?;
-    let keys = texts
-        .into_iter()
-        .map(|(text, source)| key(text, source, directory, env))
-        .collect::<Result<_, _>>()?;
     let formats_explicit = args.signature_format.is_some();
     Ok(SignSettings { keys, keyless, formats, formats_explicit, password, flags })
 }
@@ -277,14 +287,17 @@ pub fn target(references: &[String], tags: &[String]) -> Result<SignTarget, Misu
 /// # Errors
 /// A reference that names nothing.
 pub(super) fn key(
-    text: String,
+    text: &str,
     source: Source,
     directory: &Path,
     env: &dyn Environment,
 ) -> Result<KeySettings, Misuse> {
     let invalid = |value, reason| Misuse::Value { name: source.to_string(), value, reason };
     let reference = text.parse::<KeyReference>();
-    let place = match reference.map_err(|error| invalid(error.redact(&text), error.to_string()))? {
+    let reference = reference.map_err(|error| invalid(error.redact(text), error.to_string()))?;
+    let shown = reference.to_string();
+    let reader = kms::Reader { env, directory, source, shown: shown.clone() };
+    let place = match reference {
         KeyReference::File(path) => {
             let path = directory.join(path);
             let failed = |source| Misuse::File { name: "the signing key", path: path.clone(), source };
@@ -292,11 +305,16 @@ pub(super) fn key(
         }
         KeyReference::Environment(name) => match env.get_filled(&name) {
             Some(pem) => KeyPlace::Pem(pem.into()),
-            None => return Err(invalid(text, format!("the variable {name} is not set"))),
+            None => return Err(invalid(shown, format!("the variable {name} is not set"))),
         },
         KeyReference::KubernetesSecret { namespace, name } => KeyPlace::Secret { namespace, name },
+        KeyReference::Url(url) => KeyPlace::Remote { place: Remote::Url(url), http: services::http(env) },
+        KeyReference::Gitlab(project) => {
+            KeyPlace::Remote { place: Remote::Gitlab(reader.gitlab(project)?), http: services::http(env) }
+        }
+        KeyReference::Kms(reference) => KeyPlace::Kms(Box::new(reader.kms(reference)?)),
     };
-    Ok(KeySettings { text, source, place })
+    Ok(KeySettings { text: shown, source, place })
 }
 
 fn truth(name: &str, value: &str) -> Result<bool, Misuse> {

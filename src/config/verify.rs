@@ -78,7 +78,7 @@ pub fn resolve(
     if texts.is_empty() {
         return Err(Misuse::VerifyWithoutKey);
     }
-    let keys = texts.into_iter().map(|(text, source)| sign::key(text, source, directory, env));
+    let keys = texts.into_iter().map(|(text, source)| sign::key(&text, source, directory, env));
     Ok(VerifySettings {
         references,
         keys: keys.collect::<Result<_, _>>()?,

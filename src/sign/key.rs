@@ -1,6 +1,6 @@
 //! Long-lived keys: where a reference points, what a PEM file holds, signing and verifying.
 //!
-//! Nothing here reads files, the environment or the cluster; callers bring the bytes.
+//! Nothing here reads files, the environment or the cluster; callers bring the bytes, save for those behind a URL.
 //! [`KeyReference`] says what to fetch, [`KeyFile`] what the bytes are, [`PrivateKey`] signs, [`PublicKey`]
 //! verifies and [`KubernetesSecret`] is the layout of a key kept in the cluster.
 
@@ -9,13 +9,15 @@ mod file;
 mod private;
 mod public;
 mod reference;
+mod remote;
 mod secret;
 
 pub use encrypted::EncryptedKey;
 pub use file::KeyFile;
 pub use private::PrivateKey;
 pub use public::{Hash, KeyKind, PublicKey};
-pub use reference::{KeyReference, KeyReferenceError};
+pub use reference::{KeyReference, KeyReferenceError, PemUrl};
+pub use remote::{Gitlab, Remote};
 pub use secret::{KubernetesSecret, SecretError};
 
 /// Why bytes are no key that signs. None of the texts holds a byte of the key.

@@ -42,7 +42,8 @@ impl fmt::Display for KeyKind {
 pub enum Hash {
     /// SHA-256: what we sign with, and what `cosign verify` assumes. For Ed25519 it stands for "pure".
     Sha256,
-    /// The hash of the curve's own size, which cosign 3 signs with: SHA-384 for P-384, SHA-512 for P-521.
+    /// The hash of the curve's own size, which cosign 3 signs with: SHA-384 for P-384, SHA-512 for P-521. For RSA it
+    /// is SHA-512, which some keys of Google Cloud KMS are bound to.
     OfCurve,
 }
 
@@ -140,7 +141,9 @@ impl PublicKey {
             KeyKind::EcdsaP521 => {
                 (&signature::ECDSA_P521_SHA256_ASN1, Some(&signature::ECDSA_P521_SHA512_ASN1))
             }
-            KeyKind::Rsa { .. } => (&signature::RSA_PKCS1_2048_8192_SHA256, None),
+            KeyKind::Rsa { .. } => {
+                (&signature::RSA_PKCS1_2048_8192_SHA256, Some(&signature::RSA_PKCS1_2048_8192_SHA512))
+            }
             KeyKind::Ed25519 => (&signature::ED25519, None),
         };
         if passes(with(sha256)) {

@@ -1,0 +1,201 @@
+//! A registry with an image, the tool in a home of its own, and cosign beside it.
+
+use crate::peers::peer;
+use crate::registries::Registry;
+use kubectl_build::registry::credentials::Resolver;
+use kubectl_build::registry::{Client, Digest, Options, Repository};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// What a run left behind.
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    fn of(mut command: Command) -> Self {
+        let output = command.stdin(Stdio::null()).output().expect("it starts");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Asserts this exit code and that all of these words were said.
+    #[track_caller]
+    pub(crate) fn fails(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in:\n{}", self.stderr);
+        }
+        self
+    }
+
+    /// Asserts that none of these was said, not even in the log.
+    #[track_caller]
+    pub(crate) fn never_says(self, secrets: &[&str]) -> Self {
+        for secret in secrets {
+            assert!(!secret.is_empty() && !self.stderr.contains(secret) && !self.stdout.contains(secret));
+        }
+        self
+    }
+}
+
+/// The tool, as a user has it: a home, variables, a registry with an image.
+pub(crate) struct Bench {
+    registry: Registry,
+    home: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl Bench {
+    pub(crate) fn new(variables: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().expect("a home");
+        let bin = home.path().join("bin");
+        std::fs::create_dir(&bin).expect("a folder");
+        std::os::unix::fs::symlink(binary(), bin.join("kubectl-buildkit")).expect("a link");
+        for (generation, name) in [("cosign3", "cosign"), ("cosign2", "cosign2")] {
+            std::fs::create_dir(home.path().join(generation)).expect("a folder");
+            let link = home.path().join(generation).join("cosign");
+            std::os::unix::fs::symlink(peer(name), link).expect("a link");
+        }
+        let mut bench = Self { registry: Registry::with_referrers(), home, variables: Vec::new() };
+        for (name, value) in variables {
+            bench.set(name, value);
+        }
+        bench
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Sets a variable for all that runs.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.variables.retain(|(known, _)| known != name);
+    }
+
+    /// Writes a file into the home and returns its path.
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.home.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(&path, content).expect("a file");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Pushes an image without layers and returns `REPOSITORY@DIGEST`.
+    pub(crate) async fn image(&self, name: &str) -> String {
+        let client = Client::new(Options::new(Arc::new(Resolver::anonymous()))).unwrap();
+        let repository: Repository = format!("{}/kms/{name}", self.registry.host).parse().unwrap();
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","author":"{name}","rootfs":{{"type":"layers","diff_ids":[]}}}}"#
+        );
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[]}}"#,
+            Digest::of(config.as_bytes()),
+            config.len()
+        );
+        let digest = Digest::of(manifest.as_bytes());
+        client.put_blob(&repository, config.into()).await.unwrap();
+        client.put_manifest(&repository, &digest.to_string(), MANIFEST_TYPE, manifest.into()).await.unwrap();
+        format!("{repository}@{digest}")
+    }
+
+    /// Returns whether anything signs an image: neither a tag nor a referrer.
+    pub(crate) async fn is_signed(&self, image: &str) -> bool {
+        let client = Client::new(Options::new(Arc::new(Resolver::anonymous()))).unwrap();
+        let (repository, digest) = image.split_once('@').unwrap();
+        let (repository, digest): (Repository, Digest) =
+            (repository.parse().unwrap(), digest.parse().unwrap());
+        let tag = format!("{}.sig", digest.to_string().replace(':', "-"));
+        let tagged = client.get_manifest(&repository, &tag).await.unwrap().is_some();
+        let referrers = client.referrers(&repository, &digest).await.unwrap().unwrap_or_default();
+        tagged || !referrers.is_empty()
+    }
+
+    fn environment(&self, command: &mut Command, first: &str) {
+        let home = self.home.path().display();
+        command.current_dir(self.home.path()).env_clear().env("HOME", self.home.path());
+        command.env("PATH", format!("{home}/{first}:{home}/bin:/usr/local/bin:/usr/bin:/bin"));
+        // What passes here passes without the rest of the world.
+        command.env("HTTPS_PROXY", "http://127.0.0.1:9").env("NO_PROXY", "127.0.0.1,localhost");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+    }
+
+    /// Runs `kubectl-buildkit sign` with this key.
+    pub(crate) fn sign(&self, image: &str, key: &str) -> Ran {
+        let mut command = Command::new("timeout");
+        command.args(["100", "kubectl-buildkit", "sign", image, "--cosign-key", key, "-vv"]);
+        command.args(["--progress", "plain"]);
+        self.environment(&mut command, "bin");
+        Ran::of(command)
+    }
+
+    /// Runs our own `verify` with this key.
+    pub(crate) fn verify(&self, image: &str, key: &str) -> Ran {
+        let mut command = Command::new("timeout");
+        command.args(["100", "kubectl-buildkit", "verify", "--key", key, image, "-vv"]);
+        self.environment(&mut command, "bin");
+        Ran::of(command)
+    }
+
+    /// Runs a shell line with one generation of cosign.
+    pub(crate) fn shell(&self, generation: &str, line: &str) -> Ran {
+        let mut command = Command::new("timeout");
+        command.args(["100", "sh", "-c", line]);
+        self.environment(&mut command, &generation.replace(' ', ""));
+        Ran::of(command)
+    }
+
+    /// Signs an image, runs each line that the report prints with the cosign that it is for, and returns what the
+    /// tool said.
+    pub(crate) async fn sign_and_verify(&self, name: &str, key: &str) -> (String, Ran) {
+        let image = self.image(name).await;
+        let signed = self.sign(&image, key).ok();
+        let lines = signed.stderr.lines().filter_map(|line| line.strip_prefix("verify with "));
+        let lines: Vec<_> = lines.filter_map(|line| line.split_once(": ")).collect();
+        assert_eq!(lines.len(), 2, "{}", signed.stderr);
+        for (generation, line) in lines {
+            let ran = self.shell(generation, line);
+            assert_eq!(ran.code, Some(0), "{generation}: {line}\n{}", ran.stderr);
+        }
+        (image, signed)
+    }
+
+    /// Asserts that both generations of cosign accept the signature with this key.
+    pub(crate) fn accept(&self, image: &str, key: &str) {
+        let root = self.file(
+            "trusted-root.json",
+            r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#,
+        );
+        for (generation, more) in
+            [("cosign 3", String::new()), ("cosign 2", format!("--trusted-root {root}"))]
+        {
+            let line = format!("cosign verify --key {key} --insecure-ignore-tlog {more} {image}");
+            let ran = self.shell(generation, &line);
+            assert_eq!(ran.code, Some(0), "{generation}: {line}\n{}", ran.stderr);
+        }
+    }
+}
+
+fn binary() -> std::path::PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the product")]
+    let path =
+        std::env::var_os("KUBECTL_BUILD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kubectl-build").into());
+    std::path::absolute(path).expect("a path")
+}

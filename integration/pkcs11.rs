@@ -1,0 +1,92 @@
+//! Keys on SoftHSM, a PKCS#11 token in software, through a binary that can load its library.
+
+#[path = "support/peers.rs"]
+mod peers;
+#[path = "support/registries.rs"]
+mod registries;
+#[path = "kms/support.rs"]
+mod support;
+
+use std::path::Path;
+use support::Bench;
+
+const PIN: &str = "482915";
+
+fn library() -> &'static str {
+    let places = [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+        "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    ];
+    let found = places.into_iter().find(|path| Path::new(path).is_file());
+    found.expect("SoftHSM is installed (hack/cluster/kms-peers.sh)")
+}
+
+/// A token with a key of each kind; `pkcs11-tool` tells their public halves.
+fn token() -> Bench {
+    let mut bench = Bench::new(&[]);
+    std::fs::create_dir(bench.home().join("tokens")).unwrap();
+    let folder = bench.home().join("tokens").display().to_string();
+    let config = bench.file("softhsm2.conf", format!("directories.tokendir = {folder}\nlog.level = ERROR\n"));
+    bench.set("SOFTHSM2_CONF", &config);
+    bench.set("LIB", library());
+    let make = format!("softhsm2-util --init-token --free --label 'the token' --pin {PIN} --so-pin 573920");
+    bench.shell("cosign 3", &make).ok();
+    for (id, kind) in
+        [("01", "EC:prime256v1"), ("02", "EC:secp384r1"), ("03", "rsa:2048"), ("04", "rsa:4096")]
+    {
+        let label = kind.replace(':', "-");
+        let line = format!(
+            "pkcs11-tool --module $LIB --token-label 'the token' --login --pin {PIN} --keypairgen --key-type {kind} \
+             --label {label} --id {id} && \
+             pkcs11-tool --module $LIB --token-label 'the token' --read-object --type pubkey --id {id} -o {id}.der && \
+             openssl pkey -pubin -inform DER -in {id}.der -out {id}.pub"
+        );
+        bench.shell("cosign 3", &line).ok();
+    }
+    bench
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn cosign_accepts_what_softhsm_signs_and_refusals_are_told() {
+    let mut bench = token();
+    let module = library();
+    let image = bench.image("module").await;
+    bench.sign(&image, "pkcs11:token=the%20token;object=rsa-2048").fails(2, &["COSIGN_PKCS11_MODULE_PATH"]);
+    bench.set("COSIGN_PKCS11_MODULE_PATH", module);
+    bench
+        .sign(&image, "pkcs11:token=the%20token;object=rsa-2048")
+        .fails(2, &["wants a PIN", "COSIGN_PKCS11_PIN"]);
+
+    // The PIN from the reference, a file, the variable.
+    let pin = bench.file("pin", format!("{PIN}\n"));
+    for (id, reference) in [
+        ("01", format!("pkcs11:token=the%20token;object=EC-prime256v1?module-path={module}&pin-value={PIN}")),
+        ("02", format!("pkcs11:token=the%20token;id=%02?pin-source=file:{pin}")),
+        ("03", "pkcs11:token=the%20token;object=rsa-2048".to_owned()),
+        ("04", "pkcs11:token=the%20token;object=rsa-4096;id=%04".to_owned()),
+    ] {
+        if id == "03" {
+            bench.set("COSIGN_PKCS11_PIN", PIN);
+        }
+        let image = bench.image(&format!("key{id}")).await;
+        bench.sign(&image, &reference).ok().never_says(&[PIN]);
+        bench.accept(&image, &format!("{id}.pub"));
+    }
+
+    let image = bench.image("refused").await;
+    let wrong = "pkcs11:token=the%20token;object=rsa-2048?pin-value=99887766";
+    bench.sign(&image, wrong).fails(2, &["the PIN is wrong"]).never_says(&["99887766"]);
+    bench.sign(&image, "pkcs11:token=other;object=rsa-2048").fails(2, &["no such token", "`the token`"]);
+    bench.sign(&image, "pkcs11:token=the%20token;object=absent").fails(2, &["no such private key"]);
+    let certificate = "openssl req -x509 -newkey rsa:2048 -nodes -keyout other.key -subj /CN=other -outform DER -out other.der && \
+                       pkcs11-tool --module $LIB --token-label 'the token' --login --pin 482915 --write-object other.der --type cert \
+                       --label rsa-2048 --id 03";
+    bench.shell("cosign 3", certificate).ok();
+    let key = "pkcs11:token=the%20token;object=rsa-2048";
+    bench.sign(&image, key).fails(2, &["the certificate beside it holds another key"]);
+    assert!(!bench.is_signed(&image).await);
+    bench.set("COSIGN_PKCS11_IGNORE_CERTIFICATE", "1");
+    bench.sign(&image, key).ok();
+}

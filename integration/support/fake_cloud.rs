@@ -1,0 +1,300 @@
+//! Fakes of the APIs of Google Cloud KMS, Azure Key Vault, their token services, and GitLab: what their
+//! documentation says goes over the wire, with real keys behind it. They are no proof of what the clouds do.
+
+use aws_lc_rs::digest::{Digest, SHA256};
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
+    RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use kubectl_build::task::{Task, spawn};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// What the fake's services take for a token.
+pub(crate) const TOKEN: &str = "ya29.access-token-of-the-fake";
+/// The one key of Google's.
+pub(crate) const GCP_KEY: &str = "projects/p/locations/l/keyRings/r/cryptoKeys/k";
+/// What an application shows to Entra.
+pub(crate) const AZURE_SECRET: &str = "azure~secret-of-the-test";
+/// What a workload shows to any of them.
+pub(crate) const WORKLOAD_TOKEN: &str = "eyJ.workload-token.of-the-test";
+/// What GitLab takes.
+pub(crate) const GITLAB_TOKEN: &str = "glpat-of-the-test";
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    #[default]
+    Nothing,
+    /// The caller may not sign.
+    MaySign,
+    /// The digest arrived damaged.
+    DigestSum,
+    /// The signature left damaged.
+    SignatureSum,
+    /// It signs with another key.
+    Key,
+    /// 503, always.
+    Service,
+}
+
+struct Inner {
+    google: EcdsaKeyPair,
+    azure: EcdsaKeyPair,
+    other: EcdsaKeyPair,
+    /// The service account's public key, DER.
+    account: Mutex<Vec<u8>>,
+    /// PEM texts and variables by path.
+    files: Mutex<BTreeMap<String, String>>,
+    wrong: Mutex<Wrong>,
+    seen: Mutex<Vec<String>>,
+}
+
+/// A running fake; it ends when dropped.
+pub(crate) struct FakeCloud {
+    pub(crate) host: String,
+    inner: Arc<Inner>,
+    _task: Task<()>,
+}
+
+impl FakeCloud {
+    pub(crate) async fn start() -> Self {
+        let inner = Arc::new(Inner {
+            google: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap(),
+            azure: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+            other: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap(),
+            account: Mutex::default(),
+            files: Mutex::default(),
+            wrong: Mutex::default(),
+            seen: Mutex::default(),
+        });
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&inner));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let task = spawn("fake-cloud", async move { axum::serve(listener, app).await.unwrap() });
+        Self { host, inner, _task: task }
+    }
+
+    pub(crate) fn goes_wrong(&self, wrong: Wrong) {
+        *self.inner.wrong.lock().unwrap() = wrong;
+    }
+
+    /// Returns the calls so far, as `METHOD path`, and forgets them.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.seen.lock().unwrap())
+    }
+
+    /// Puts a text behind a path, percent-encoded as in the request.
+    pub(crate) fn put(&self, path: &str, text: &str) {
+        self.inner.files.lock().unwrap().insert(path.to_owned(), text.to_owned());
+    }
+
+    pub(crate) fn google_pem(&self) -> String {
+        pem(&self.inner.google)
+    }
+
+    pub(crate) fn azure_pem(&self) -> String {
+        pem(&self.inner.azure)
+    }
+
+    /// Returns the JSON key of a service account whose assertions the fake takes.
+    pub(crate) fn service_account(&self) -> String {
+        let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+        let public: aws_lc_rs::encoding::PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+        *self.inner.account.lock().unwrap() = public.as_ref().to_vec();
+        let private: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        let private = pem::encode(&pem::Pem::new("PRIVATE KEY", private.as_ref()));
+        json!({
+            "type": "service_account", "client_email": "ci@p.iam.gserviceaccount.com", "private_key": private,
+            "private_key_id": "1", "token_uri": format!("http://{}/token", self.host),
+        })
+        .to_string()
+    }
+}
+
+fn pem(pair: &EcdsaKeyPair) -> String {
+    pem::encode(&pem::Pem::new("PUBLIC KEY", pair.public_key().as_der().unwrap().as_ref()))
+}
+
+fn sign(pair: &EcdsaKeyPair, digest: &[u8]) -> Vec<u8> {
+    pair.sign_digest(&Digest::import_less_safe(digest, &SHA256).unwrap()).unwrap().as_ref().to_vec()
+}
+
+/// The same sum as the product's, written another way: bit by bit over a shift register.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut register = u32::MAX;
+    for byte in bytes {
+        for bit in 0..8 {
+            let carry = (register & 1) ^ u32::from(byte >> bit & 1);
+            register >>= 1;
+            if carry == 1 {
+                register ^= 0x82f6_3b78;
+            }
+        }
+    }
+    !register
+}
+
+fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = json!({ "error": { "code": code, "status": code, "message": message } });
+    (status, body.to_string()).into_response()
+}
+
+async fn answer(
+    State(inner): State<Arc<Inner>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let path = uri.path().to_owned();
+    inner.seen.lock().unwrap().push(format!("{method} {path}"));
+    let wrong = *inner.wrong.lock().unwrap();
+    if wrong == Wrong::Service {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the service is down");
+    }
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let form: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
+    let granted =
+        |token: &str| json!({ "access_token": token, "expires_in": 3600 }).to_string().into_response();
+    let denied = |error: &str| {
+        let body = json!({ "error": error, "error_description": "AADSTS7000215: invalid secret provided" });
+        (StatusCode::UNAUTHORIZED, body.to_string()).into_response()
+    };
+    match (method.as_str(), path.as_str()) {
+        ("POST", "/token") => match is_signed(&inner, form.get("assertion").map_or("", String::as_str)) {
+            true => granted(TOKEN),
+            false => denied("invalid_grant"),
+        },
+        ("GET", "/computeMetadata/v1/instance/service-accounts/default/token")
+            if header("metadata-flavor") == "Google" =>
+        {
+            granted(TOKEN)
+        }
+        ("POST", "/sts") => match form.get("subject_token").map(String::as_str) == Some(WORKLOAD_TOKEN) {
+            true => granted("federated"),
+            false => denied("invalid_grant"),
+        },
+        ("POST", "/impersonate") if header("authorization") == "Bearer federated" => {
+            json!({ "accessToken": TOKEN, "expireTime": "2099-01-01T00:00:00Z" }).to_string().into_response()
+        }
+        ("POST", "/tenant/oauth2/v2.0/token") => {
+            let proof = form.get("client_secret").or_else(|| form.get("client_assertion"));
+            let known = proof.is_some_and(|proof| proof == AZURE_SECRET || proof == WORKLOAD_TOKEN);
+            let scoped = form.get("scope").map(String::as_str) == Some("https://vault.azure.net/.default");
+            if known && scoped { granted(TOKEN) } else { denied("invalid_client") }
+        }
+        ("GET", "/metadata/identity/oauth2/token") if header("metadata") == "true" => {
+            json!({ "access_token": TOKEN, "expires_in": "3600" }).to_string().into_response()
+        }
+        (_, path) if path.starts_with("/api/v4/") || path.ends_with(".key") => {
+            let gitlab = path.starts_with("/api/");
+            if gitlab && header("private-token") != GITLAB_TOKEN {
+                return StatusCode::UNAUTHORIZED.into_response();
+            }
+            match inner.files.lock().unwrap().get(path) {
+                Some(text) if gitlab => json!({ "key": "K", "value": text }).to_string().into_response(),
+                Some(text) => text.clone().into_response(),
+                None => StatusCode::NOT_FOUND.into_response(),
+            }
+        }
+        _ if header("authorization") != format!("Bearer {TOKEN}") => {
+            refuse(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", "who are you?")
+        }
+        (method, path) if path.starts_with("/v1/") => google(&inner, wrong, (method, &path[4..]), &body),
+        (method, path) if path.starts_with("/keys/") => azure(&inner, wrong, (method, path), &body),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn is_signed(inner: &Inner, assertion: &str) -> bool {
+    let Some((text, signature)) = assertion.rsplit_once('.') else { return false };
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap_or_default();
+    let account = inner.account.lock().unwrap();
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, account.as_slice())
+        .verify(text.as_bytes(), &signature)
+        .is_ok()
+}
+
+fn google(inner: &Inner, wrong: Wrong, (method, path): (&str, &str), body: &[u8]) -> Response {
+    let version = format!("{GCP_KEY}/cryptoKeyVersions/7");
+    match (method, path.strip_prefix(GCP_KEY)) {
+        ("GET", Some("/cryptoKeyVersions")) => {
+            json!({ "cryptoKeyVersions": [{ "name": version, "state": "ENABLED" }] })
+                .to_string()
+                .into_response()
+        }
+        ("GET", Some("/cryptoKeyVersions/7/publicKey")) => {
+            let pem = pem(&inner.google);
+            json!({
+                "name": version, "algorithm": "EC_SIGN_P256_SHA256", "pemCrc32c": crc32c(pem.as_bytes()).to_string(),
+                "pem": pem,
+            })
+            .to_string()
+            .into_response()
+        }
+        ("GET", Some("/cryptoKeyVersions/8/publicKey")) => {
+            json!({ "algorithm": "RSA_SIGN_PSS_2048_SHA256", "pem": pem(&inner.google) })
+                .to_string()
+                .into_response()
+        }
+        ("POST", Some("/cryptoKeyVersions/7:asymmetricSign")) => {
+            if wrong == Wrong::MaySign {
+                let text = "Permission 'cloudkms.cryptoKeyVersions.useToSign' denied on resource";
+                return refuse(StatusCode::FORBIDDEN, "PERMISSION_DENIED", text);
+            }
+            let request: Value = serde_json::from_slice(body).unwrap();
+            let digest = STANDARD.decode(request["digest"]["sha256"].as_str().unwrap()).unwrap();
+            let whole = request["digestCrc32c"] == crc32c(&digest).to_string() && wrong != Wrong::DigestSum;
+            let pair = if wrong == Wrong::Key { &inner.other } else { &inner.google };
+            let signature = sign(pair, &digest);
+            let sum = crc32c(&signature) ^ u32::from(wrong == Wrong::SignatureSum);
+            json!({
+                "name": version, "signature": STANDARD.encode(signature), "signatureCrc32c": sum.to_string(),
+                "verifiedDigestCrc32c": whole,
+            })
+            .to_string()
+            .into_response()
+        }
+        _ => refuse(StatusCode::NOT_FOUND, "NOT_FOUND", "no such key"),
+    }
+}
+
+fn azure(inner: &Inner, wrong: Wrong, (method, path): (&str, &str), body: &[u8]) -> Response {
+    match (method, path) {
+        ("GET", "/keys/app/" | "/keys/app/0a1b") => {
+            let point = &inner.azure.public_key().as_ref()[1..];
+            let encode = |number: &[u8]| URL_SAFE_NO_PAD.encode(number);
+            json!({ "key": {
+                "kid": "https://elsewhere.example/keys/app/0a1b", "kty": "EC-HSM", "crv": "P-256",
+                "x": encode(&point[..32]), "y": encode(&point[32..]),
+            }})
+            .to_string()
+            .into_response()
+        }
+        ("POST", "/keys/app/0a1b/sign") => {
+            if wrong == Wrong::MaySign {
+                return refuse(
+                    StatusCode::FORBIDDEN,
+                    "Forbidden",
+                    "The user does not have keys sign permission",
+                );
+            }
+            let request: Value = serde_json::from_slice(body).unwrap();
+            assert_eq!(request["alg"], "ES256");
+            let digest = URL_SAFE_NO_PAD.decode(request["value"].as_str().unwrap()).unwrap();
+            let value = URL_SAFE_NO_PAD.encode(sign(&inner.azure, &digest));
+            json!({ "kid": "x", "value": value }).to_string().into_response()
+        }
+        _ => refuse(StatusCode::NOT_FOUND, "KeyNotFound", "A key with that name was not found"),
+    }
+}
