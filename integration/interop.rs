@@ -44,6 +44,7 @@ async fn cosign_verifies_what_we_sign(#[case] key: &str) {
                 by: SignedBy::Key("cosign.pub"),
                 formats,
                 access: RegistryAccess::default(),
+                annotations: &std::collections::BTreeMap::new(),
             };
             for CosignLine { cosign, line } in verify_lines(&lines) {
                 let output = bench.shell(cosign, &key, &line);

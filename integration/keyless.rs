@@ -22,3 +22,5 @@ mod cluster;
 mod faults;
 #[path = "keyless/formats.rs"]
 mod formats;
+#[path = "keyless/verify.rs"]
+mod verify;

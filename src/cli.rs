@@ -7,6 +7,7 @@
 pub mod build;
 pub mod buildkit;
 pub mod cluster;
+pub mod key;
 pub mod registry;
 pub mod signing;
 pub mod verify;
@@ -16,7 +17,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 /// The verbs of `kubectl buildkit`, which `kubectl build` reaches too.
-pub const VERBS: &[&str] = &["build", "create", "ls", "rm", "sign", "verify", "version", "help"];
+pub const VERBS: &[&str] = &["build", "create", "ls", "rm", "sign", "verify", "key", "version", "help"];
 
 /// What the command line asks for.
 #[derive(Debug)]

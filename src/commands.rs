@@ -7,6 +7,7 @@ mod failure;
 mod files;
 mod identity;
 mod interrupt;
+mod key;
 mod keys;
 mod logging;
 mod registries;
@@ -30,6 +31,7 @@ pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
             let cli::build::BuildArgs { paths, options, output, builder, signing, registry, cluster, log } =
                 *args;
             let verbose = log.verbose;
+            let place = crate::config::cluster::place(&cluster);
             let parts = crate::config::build::Parts {
                 paths,
                 options,
@@ -40,11 +42,12 @@ pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
                 cluster,
                 verbose,
             };
-            drive(verbose, env, |cancel| build::run(parts, env, cancel))
+            drive(verbose, &place, env, |cancel| build::run(parts, env, cancel))
         }
         Invocation::Buildkit(args) => {
             let cli::buildkit::BuildkitArgs { verb, cluster, log } = *args;
             let verbose = log.verbose;
+            let place = crate::config::cluster::place(&cluster);
             match verb {
                 Verb::Build(args) => {
                     let cli::buildkit::VerbBuildArgs { paths, options, output, builder, signing, registry } =
@@ -59,18 +62,25 @@ pub fn run(invocation: Invocation, env: &dyn Environment) -> u8 {
                         cluster,
                         verbose,
                     };
-                    drive(verbose, env, |cancel| build::run(parts, env, cancel))
+                    drive(verbose, &place, env, |cancel| build::run(parts, env, cancel))
                 }
-                Verb::Create(args) => {
-                    drive(verbose, env, |cancel| builders::create(*args, cluster, verbose, env, cancel))
+                Verb::Create(args) => drive(verbose, &place, env, |cancel| {
+                    builders::create(*args, cluster, verbose, env, cancel)
+                }),
+                Verb::Ls(_) => drive(verbose, &place, env, |cancel| builders::list(cluster, env, cancel)),
+                Verb::Rm(args) => {
+                    drive(verbose, &place, env, |cancel| builders::remove(args, cluster, env, cancel))
                 }
-                Verb::Ls(_) => drive(verbose, env, |cancel| builders::list(cluster, env, cancel)),
-                Verb::Rm(args) => drive(verbose, env, |cancel| builders::remove(args, cluster, env, cancel)),
                 Verb::Sign(args) => {
-                    drive(verbose, env, |cancel| sign::run(*args, cluster, verbose, env, cancel))
+                    drive(verbose, &place, env, |cancel| sign::run(*args, cluster, verbose, env, cancel))
                 }
-                Verb::Verify(args) => drive(verbose, env, |cancel| verify::run(*args, cluster, env, cancel)),
-                Verb::Version => drive(verbose, env, async |_| {
+                Verb::Verify(args) => {
+                    drive(verbose, &place, env, |cancel| verify::run(*args, cluster, env, cancel))
+                }
+                Verb::Key(args) => {
+                    drive(verbose, &place, env, |cancel| key::run(args.verb, cluster, env, cancel))
+                }
+                Verb::Version => drive(verbose, &place, env, async |_| {
                     print_lines([concat!("kubectl-build ", env!("CARGO_PKG_VERSION"))])
                 }),
             }
@@ -85,8 +95,9 @@ pub fn refuse(error: &clap::Error) -> u8 {
     if error.use_stderr() { failure::USAGE } else { 0 }
 }
 
-/// Runs a verb on a runtime of its own, with signals watched, and prints its failure.
-fn drive<'a, F>(verbose: u8, env: &'a dyn Environment, verb: impl FnOnce(Cancel) -> F) -> u8
+/// Runs a verb on a runtime of its own, with signals watched, and prints its failure. `place` are the flags that say
+/// which cluster is meant.
+fn drive<'a, F>(verbose: u8, place: &[String], env: &'a dyn Environment, verb: impl FnOnce(Cancel) -> F) -> u8
 where
     F: Future<Output = Result<(), Failure>> + 'a,
 {
@@ -106,7 +117,7 @@ where
         };
         match verb(cancel).await {
             Ok(()) => 0,
-            Err(failure) => failure.print(&display::palette(env)).await,
+            Err(failure) => failure.within(place).print(&display::palette(env)).await,
         }
     });
     // A read of a terminal or a hung disk must not hold up the end.

@@ -9,6 +9,7 @@ pub mod builder;
 pub mod cluster;
 pub mod duration;
 pub mod env;
+pub mod key;
 pub mod keyless;
 mod kms;
 pub mod misuse;

@@ -40,7 +40,9 @@ mod witness;
 pub use advice::{CosignLine, RegistryAccess, SignedBy, VerifyLines, verify_lines};
 pub use attest::{AttestRequest, SignedAttestation, attest_image};
 pub use error::SignError;
-pub use evidence::{Certified, Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier};
+pub use evidence::{
+    Annotated, Certified, Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier,
+};
 pub use keyless::{KeylessError, KeylessSigner};
 pub use log::{LogEntry, LogPlace};
 pub use scope::{Scope, ScopeError};
@@ -50,7 +52,9 @@ pub use trust::{
     CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustError, TrustRoot,
     WitnessedKey,
 };
-pub use verify::{AcceptedSignature, RefusedSignature, Verdict, VerifyRequest, Wanted, verify_image};
+pub use verify::{
+    AcceptedSignature, NO_CERTIFICATE, RefusedSignature, Verdict, VerifyRequest, Wanted, verify_image,
+};
 pub use witness::{WitnessError, witnessed};
 
 use crate::event::Events;
@@ -155,6 +159,34 @@ pub struct SignRequest {
     pub formats: Formats,
     /// What is signed along.
     pub annotations: BTreeMap<String, String>,
+    /// What `.sig` signatures name instead of the repository (`--sign-container-identity`), such as the name under
+    /// which a proxy serves the image. Bundles name nothing.
+    pub identity: Option<String>,
+    /// A `.sig` manifest that has to be made is of docker's media types, for registries that know no others.
+    pub docker_media_types: bool,
+}
+
+/// How images are signed, whatever they are and whoever does it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SignOptions {
+    /// How far to go into an index.
+    pub scope: Scope,
+    /// Where signatures go, if not beside the image.
+    pub storage: Option<Repository>,
+    /// What is signed along.
+    pub annotations: BTreeMap<String, String>,
+    /// What `.sig` signatures name instead of the repository.
+    pub identity: Option<String>,
+    /// `.sig` manifests are of docker's media types.
+    pub docker_media_types: bool,
+}
+
+impl SignOptions {
+    /// Returns the request to sign this image so.
+    pub fn request(&self, repository: Repository, image: Descriptor, formats: Formats) -> SignRequest {
+        let Self { scope, storage, annotations, identity, docker_media_types } = self.clone();
+        SignRequest { repository, storage, image, scope, formats, annotations, identity, docker_media_types }
+    }
 }
 
 /// What was signed.

@@ -21,7 +21,7 @@ fn builds(bench: &Bench, builder: &builder::Builder) {
 fn http_registry(bench: &Bench) -> RegistrySettings {
     let settings = RegistryHost { http: true, ..RegistryHost::default() };
     let hosts = BTreeMap::from([(bench.rig.get("REGISTRY").to_owned(), settings)]);
-    RegistrySettings { hosts, unread: Vec::new() }
+    RegistrySettings { hosts, ..RegistrySettings::default() }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use crate::support::{Bench, Image, Key};
 use crate::theirs::sign_lines;
-use kubectl_build::sign::{Format, Formats};
+use kubectl_build::sign::{Format, Formats, Store as _};
 use rstest::rstest;
 use serde_json::Value;
 use std::process::Output;
@@ -223,4 +223,167 @@ async fn verify_accepts_what_we_sign() {
             }
         }
     }
+}
+
+/// Pairs that we make or import sign with both generations of cosign; nothing that is there is replaced.
+#[rstest]
+#[case(None)]
+#[case(Some("p384-sec1"))]
+#[case(Some("rsa2048-pkcs1"))]
+#[case(Some("rsa3072-pkcs8"))]
+#[tokio::test]
+#[ignore = "needs the rig"]
+async fn cosign_signs_with_the_keys_that_we_make(#[case] imported: Option<&str>) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::without_referrers();
+    let key = Key::fixture(imported.unwrap_or("p256-pkcs8"));
+    let (private, public) = (key.path().join("cosign.key"), key.path().join("cosign.pub"));
+    let before = std::fs::read_to_string(&public).unwrap();
+    std::fs::remove_file(&public).unwrap();
+    let pem = imported
+        .map(|name| format!("{}/integration/fixtures/signing/keys/{name}.pem", env!("CARGO_MANIFEST_DIR")));
+    let arguments = match &pem {
+        None => vec!["key", "generate"],
+        Some(pem) => vec!["key", "import", pem],
+    };
+    let made = Said::of(&bench.tool(&key, &arguments));
+    assert_eq!((made.code, made.stdout.as_str()), (0, "cosign.key\ncosign.pub\n"), "{}", made.stderr);
+    let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&private), mode(&public)), (0o600, 0o644));
+    let written = std::fs::read_to_string(&public).unwrap();
+    assert_eq!(written == before, imported.is_some(), "an imported key stays itself");
+    Said::of(&bench.tool(&key, &arguments)).fails(2, "cosign.key and cosign.pub is there already");
+    assert_eq!(std::fs::read_to_string(&public).unwrap(), written);
+    let shown = Said::of(&bench.tool(&key, &["key", "public", "cosign.key"]));
+    assert_eq!(shown.stdout, written, "{}", shown.stderr);
+    // A file's last newline is nobody's password.
+    std::fs::write(key.path().join("password"), "secret\n").unwrap();
+    let other = ["key", "generate", "--output-key-prefix", "other", "--cosign-password-file", "password"];
+    assert_eq!(Said::of(&bench.tool(&key, &other)).code, 0);
+    for number in 0..3 {
+        let image = bench.push_image(&format!("made{number}-{}", imported.unwrap_or("new"))).await;
+        let (generation, _, line) = sign_lines(&image).swap_remove(number);
+        bench.run(generation, &key, &line);
+        let name = image.to_string();
+        assert!(bench.verify_command(&key, &["--key", "cosign.pub", &name]).json()[0].is_object());
+        bench.run(generation, &key, &line.replace("cosign.key", "other.key"));
+        assert!(bench.verify_command(&key, &["--key", "other.pub", &name]).json()[0].is_object());
+    }
+}
+
+/// What is no plain private key is refused, with nothing written.
+#[test]
+#[ignore = "needs the rig"]
+fn only_plain_keys_are_imported() {
+    let bench = Bench::without_referrers();
+    let key = Key::of_cosign(&bench, "cosign 3", None);
+    let import =
+        |file: &str| Said::of(&bench.tool(&key, &["key", "import", file, "--output-key-prefix", "imported"]));
+    import("cosign.key").fails(2, "is in cosign's encrypted format already");
+    import("cosign.pub").fails(2, "a public key");
+    import("absent").fails(2, "absent");
+    Said::of(&bench.tool(&key, &["key", "generate", "awskms:///alias/x"])).fails(2, "k8s://NAMESPACE/NAME");
+    Said::of(&bench.tool(&key, &["key", "generate", "--output-key-prefix", "no/such"]))
+        .fails(1, "no/such.key");
+    let files = std::fs::read_dir(key.path()).unwrap().map(|file| file.unwrap().file_name());
+    assert!(!files.map(|name| name.into_string().unwrap()).any(|name| name.starts_with("imported")));
+}
+
+/// The printed lines are run as they stand, over signatures with annotations, kept elsewhere, by two keys; each key's
+/// line finds its own.
+#[tokio::test]
+#[ignore = "needs the rig"]
+async fn the_printed_lines_verify_what_is_special() {
+    for bench in [Bench::with_referrers(), Bench::without_referrers()] {
+        let key = Key::of_cosign(&bench, "cosign 3", None);
+        let other = Key::fixture("rsa3072-pkcs8");
+        std::fs::copy(other.path().join("cosign.pub"), key.path().join("other.pub")).unwrap();
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/fixtures/signing/keys");
+        std::fs::copy(format!("{fixtures}/rsa3072-pkcs8.pem"), key.path().join("other.key")).unwrap();
+        for format in ["both", "legacy", "bundle"] {
+            let image = bench.push_index(&format!("special-{format}")).await;
+            let (name, storage) = (image.to_string(), format!("{}/interop/signatures", bench.host));
+            let arguments = [
+                "sign",
+                "--registry-http",
+                &bench.host,
+                "--signature-format",
+                format,
+                "--signature-repository",
+                &storage,
+                "-a",
+                "env=<prod 1>",
+                "--cosign-key",
+                "cosign.key",
+                "--key",
+                "other.key",
+                &name,
+            ];
+            let signed = Said::of(&bench.tool(&key, &arguments));
+            assert_eq!(signed.code, 0, "{}", signed.stderr);
+            let lines =
+                signed.stderr.lines().filter_map(|line| line.strip_prefix("verify with ")?.split_once(": "));
+            let lines: Vec<_> = lines.collect();
+            // cosign 2.6 finds bundles beside the image alone.
+            let generations = if format == "bundle" { 1 } else { 2 };
+            assert_eq!(lines.len(), 2 * generations, "for each of two keys: {}", signed.stderr);
+            for (generation, line) in lines {
+                bench.run(generation, &key, line);
+                // cosign 2.6 doesn't look at the annotations of bundles, its own included.
+                if generation == "cosign 3" {
+                    bench.fail(generation, &key, &line.replace("<prod 1>", "<prod 2>"));
+                }
+            }
+            let both = ["--key", "cosign.pub", "--key", "other.pub", "-a", "env=<prod 1>", &name];
+            bench.verify_command(&key, &both).fails(10, "there is no signature");
+            let there = [&["--signature-repository", storage.as_str()][..], &both].concat();
+            let found = bench.verify_command(&key, &there).json();
+            assert_eq!(found.as_array().map(Vec::len), Some(if format == "both" { 4 } else { 2 }));
+        }
+    }
+}
+
+/// How far signing goes into an index, under which name, and in whose media types.
+#[tokio::test]
+#[ignore = "needs the rig"]
+async fn scope_identity_and_media_types_are_as_asked_for() {
+    let bench = Bench::without_referrers();
+    let key = Key::of_cosign(&bench, "cosign 2", None);
+    let image = bench.push_index("scope").await;
+    let child = bench.push_image("scope").await.to_string();
+    let name = image.to_string();
+    let sign = |scope| {
+        let arguments =
+            ["sign", "--registry-http", &bench.host, "--cosign-key", "cosign.key", "--sign-scope", scope];
+        Said::of(&bench.tool(&key, &[&arguments[..], &[&name]].concat()))
+    };
+    assert_eq!(sign("index").code, 0);
+    bench.verify_command(&key, &["--key", "cosign.pub", &child]).fails(10, "there is no signature");
+    assert_eq!(sign("platforms").code, 0);
+    bench.verify_command(&key, &["--key", "cosign.pub", &child]).json();
+    sign("everything").fails(2, "unknown signing scope `everything`");
+
+    let image = bench.push_image("old-registry").await;
+    let line = format!(
+        "COSIGN_DOCKER_MEDIA_TYPES=1 ./kubectl-buildkit sign --registry-http {} --cosign-key cosign.key \
+         --signature-format legacy --sign-container-identity proxy.example/app {image}",
+        bench.host
+    );
+    bench.run("cosign 2", &key, &line);
+    let tag = format!("{}.sig", image.digest.tag());
+    let stored = bench.store.get_manifest(&image.repository, &tag).await.unwrap().expect("it is signed");
+    assert_eq!(stored.media_type, "application/vnd.docker.distribution.manifest.v2+json");
+    for generation in ["cosign 2", "cosign 3"] {
+        let line = format!("cosign verify --key cosign.pub --insecure-ignore-tlog {image}");
+        let said: Value = serde_json::from_str(&bench.run(generation, &key, &line)).unwrap();
+        assert_eq!(said[0]["critical"]["identity"]["docker-reference"], "proxy.example/app");
+    }
+    // cosign adds to what we made.
+    bench.run(
+        "cosign 2",
+        &key,
+        &format!("cosign sign --key cosign.key --tlog-upload=false -y -a by=cosign {image}"),
+    );
+    let found = bench.verify_command(&key, &["--key", "cosign.pub", &image.to_string()]).json();
+    assert_eq!(found.as_array().map(Vec::len), Some(2), "{found}");
 }

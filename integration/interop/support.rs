@@ -167,6 +167,8 @@ impl Bench {
             scope: Scope::default(),
             formats,
             annotations: map(annotations),
+            identity: None,
+            docker_media_types: false,
         };
         sign_image(&self.store, std::slice::from_ref(&key.signer), &request, &Events::off()).await.unwrap()
     }

@@ -1,10 +1,10 @@
 //! Keys and passwords from every place that they can come from, and each format by itself.
 
 use super::signing::cosign_accepts;
-use crate::rig::Rig;
+use crate::rig::{Rig, text};
 use crate::running::Pty;
 use crate::seen::Seen;
-use crate::tool::run;
+use crate::tool::{Tool, run};
 use crate::{Local, fresh, hello};
 use kubectl_build::sign::key::KeyFile;
 use std::path::{Path, PathBuf};
@@ -113,4 +113,109 @@ fn passwords_come_from_a_file_or_from_who_is_asked() {
     }
     cosign_accepts(&site.local.tool, "cosign", &public, &site.formats("asked", true, true));
     assert_eq!(site.seen.digest(&site.name, "mistaken"), None);
+}
+
+/// The Secret that we make is the one that cosign makes: both tools sign and verify with it, and it can't be changed.
+#[test]
+#[ignore = "needs the rig"]
+fn a_key_is_made_in_a_secret() {
+    let rig = Rig::load();
+    let space = rig.namespace("key-secret");
+    let tool = Tool::new(&rig, space.name());
+    let reference = format!("k8s://{}/signing", space.name());
+    let generate = || {
+        let mut command = tool.command("kubectl-buildkit", &["key", "generate", &reference]);
+        command.env("COSIGN_PASSWORD", "s3cret!");
+        run(command)
+    };
+    assert_eq!(generate().ok(), format!("{reference}\ncosign.pub\n"));
+    std::fs::remove_file(tool.home().join("cosign.pub")).expect("it was written");
+    generate().fails(2, &["is there already", "no key is replaced"]);
+    assert!(!tool.home().join("cosign.pub").exists(), "nothing is half written");
+    let mut cosign = rig.command(rig.peer("cosign"));
+    cosign.args(["generate-key-pair", &format!("k8s://{}/cosigns", space.name())]);
+    let output =
+        cosign.env("COSIGN_PASSWORD", "s3cret!").current_dir(tool.home()).output().expect("cosign runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shape = |name: &str| {
+        let secret = space.kubectl(&["get", "secret", name, "-o", "json"]);
+        let secret: serde_json::Value = serde_json::from_str(&secret).expect("JSON");
+        let keys: Vec<String> = secret["data"].as_object().expect("entries").keys().cloned().collect();
+        let password = secret["data"]["cosign.password"].clone();
+        (secret["type"].clone(), secret["immutable"].clone(), keys, password)
+    };
+    assert_eq!(shape("signing"), shape("cosigns"));
+
+    let (registry, name) = (rig.get("REGISTRY"), fresh("key-secret"));
+    let base = format!("{registry}/base:busybox");
+    let tag = format!("{registry}/{name}:1");
+    let copied = rig.command(rig.peer("crane")).args(["copy", "--insecure", &base, &tag]).output();
+    assert!(copied.expect("crane runs").status.success());
+    let digest = Seen::plain(&rig).digest(&name, "1").expect("it was copied");
+    let image = format!("{registry}/{name}@{digest}");
+    tool.buildkit(&["sign", "--cosign-key", &reference, "--registry-http", registry, &image]).ok();
+    let lines = [
+        format!("cosign verify --key {reference} --insecure-ignore-tlog {image}"),
+        format!(
+            "cosign sign --key {reference} --new-bundle-format=false --use-signing-config=false --tlog-upload=false -y -a by=cosign {image}"
+        ),
+    ];
+    for line in lines {
+        let mut cosign = rig.command(rig.peer("cosign"));
+        cosign
+            .args(line.split(' ').skip(1))
+            .env("HTTPS_PROXY", "http://127.0.0.1:9")
+            .env("NO_PROXY", "10.0.0.0/8,127.0.0.1");
+        let output = cosign.output().expect("cosign runs");
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+    }
+    let found = tool
+        .buildkit(&["verify", "--key", &reference, "--registry-http", registry, "-a", "by=cosign", &image])
+        .ok();
+    assert_eq!(found.matches("cosign container image signature").count(), 1, "{found}");
+    // A verifier may know no more than the public half.
+    let public = space.kubectl(&["get", "secret", "signing", "-o", "jsonpath={.data.cosign\\.pub}"]);
+    let patch = format!(
+        r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"public"}},"data":{{"cosign.pub":"{public}"}}}}"#
+    );
+    let file = tool.file("public.json", patch);
+    space.kubectl(&["create", "-f", file.to_str().expect("UTF-8")]);
+    let half = format!("k8s://{}/public", space.name());
+    tool.buildkit(&["verify", "--key", &half, "--registry-http", registry, &image]).ok();
+    tool.buildkit(&["sign", "--cosign-key", &half, "--registry-http", registry, &image])
+        .fails(2, &["no entry `cosign.key`", "it has `cosign.pub`"]);
+}
+
+/// Who makes a key types its password twice, and the same.
+#[test]
+#[ignore = "needs the rig"]
+fn a_new_keys_password_is_asked_for_twice() {
+    let rig = Rig::load();
+    let tool = Tool::new(&rig, "default");
+    let generate = |answers: [&str; 2], code: i32| {
+        let mut pty = Pty::start(tool.command("kubectl-buildkit", &["key", "generate"]));
+        pty.until("Password for the new key: ");
+        pty.type_in(format!("{}\n", answers[0]).as_bytes());
+        pty.until("The same again: ");
+        pty.type_in(format!("{}\n", answers[1]).as_bytes());
+        assert_eq!(pty.ends(Instant::now(), Duration::from_secs(30)), code, "{}", pty.screen().contents());
+        pty.assert_in_order();
+        assert!(!pty.screen().contents().contains("s3cret!"), "nobody else reads it");
+    };
+    generate(["s3cret!", "s3cret"], 2);
+    assert!(!tool.home().join("cosign.key").exists());
+    generate(["s3cret!", "s3cret!"], 0);
+    let pem = std::fs::read(tool.home().join("cosign.key")).expect("a key");
+    let KeyFile::Encrypted(key) = KeyFile::parse(&pem).expect("a key") else { panic!("it is encrypted") };
+    assert!(key.decrypt(&"s3cret!".into()).is_ok());
+    // One that is there is replaced for a yes alone.
+    for (answer, replaced) in [("n\n", false), ("y\n", true)] {
+        let mut command = tool.command("kubectl-buildkit", &["key", "generate"]);
+        command.env("COSIGN_PASSWORD", "");
+        let mut pty = Pty::start(command);
+        pty.until("Replace? [y/N]");
+        pty.type_in(answer.as_bytes());
+        assert_eq!(pty.ends(Instant::now(), Duration::from_secs(30)), if replaced { 0 } else { 2 });
+        assert_eq!(std::fs::read(tool.home().join("cosign.key")).expect("a key") != pem, replaced);
+    }
 }

@@ -390,3 +390,103 @@ fn an_index_is_signed_with_each_of_its_images() {
     verified(&tool, &public, &index);
     verified(&tool, &public, &image);
 }
+
+/// `create --builder-key` makes each signed build there carry a second signature that names the builder; a verifier
+/// can ask for both. The reference stands on the builder, the key doesn't.
+#[test]
+#[ignore = "needs the rig"]
+fn a_builders_own_key_signs_beside_the_users() {
+    let rig = Rig::load();
+    let space = rig.namespace("builder-key");
+    let tool = Tool::new(&rig, space.name());
+    let (key, public) = tool.key_pair("k", "pw");
+    let (key, public) = (key.to_str().expect("UTF-8"), public.to_str().expect("UTF-8"));
+    let (registry, name) = (rig.get("REGISTRY"), fresh("builder-key"));
+    let reference = format!("k8s://{}/builder", space.name());
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = tool.command(program, arguments);
+        command.env("COSIGN_PASSWORD", "pw");
+        crate::tool::run(command)
+    };
+    run("kubectl-buildkit", &["key", "generate", &reference]).ok();
+    run("kubectl-buildkit", &["create", "--builder-key", key]).fails(2, &["all its users can reach"]);
+    tool.buildkit(&["create", "--registry-http", registry, "--builder-key", &reference]).ok();
+    tool.buildkit(&["create", "--builder-key", &format!("{reference}2")])
+        .fails(2, &["another configuration"]);
+    let map = space.kubectl(&["get", "configmap", "buildkit", "-o", "yaml"]);
+    assert!(map.contains(&reference) && !map.contains("BEGIN"), "{map}");
+
+    let tag = format!("{registry}/{name}:1");
+    let context = hello();
+    let context = context.to_str().expect("UTF-8");
+    run("kubectl-build", &["-t", &tag, "--push", "--sign", "--cosign-key", key, context]).ok();
+    let verify = |more: &[&str]| {
+        tool.buildkit(&[&["verify", "--registry-http", registry], more, &[tag.as_str()]].concat())
+    };
+    let both: Value =
+        serde_json::from_str(&verify(&["--key", public, "--key", &reference]).ok()).expect("JSON");
+    assert_eq!(both.as_array().map(Vec::len), Some(4), "two signers, two formats: {both}");
+    verify(&["--key", &reference, "-a", "builder=buildkit"]).ok();
+    verify(&["--key", public, "-a", "builder=buildkit"]).fails(12, &["it has no annotation builder"]);
+    for line in [
+        format!("verify --key {reference} --insecure-ignore-tlog -a builder=buildkit {tag}"),
+        format!("verify --key {public} --insecure-ignore-tlog {tag}"),
+    ] {
+        let output = rig.command(rig.peer("cosign")).args(line.split(' ')).output().expect("cosign runs");
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+    }
+
+    // The flag is for one build alone, and need not be one that others reach.
+    let (other, other_public) = tool.key_pair("other", "pw");
+    let other = other.to_str().expect("UTF-8");
+    let second = format!("{registry}/{name}:2");
+    let arguments =
+        ["-t", &second, "--label", "n=2", "--push", "--sign", "--cosign-key", key, "--builder-key", other];
+    run("kubectl-build", &[&arguments[..], &[context]].concat()).ok();
+    let verify = |key: &str| tool.buildkit(&["verify", "--registry-http", registry, "--key", key, &second]);
+    verify(other_public.to_str().expect("UTF-8")).ok();
+    verify(&reference).fails(12, &["it is not a signature of this key"]);
+    // What finishes a build there signs as the build would have.
+    let digest = Seen::plain(&rig).digest(&name, "2").expect("it was pushed");
+    let image = format!("{registry}/{name}@{digest}");
+    run("kubectl-buildkit", &["sign", "--builder", "buildkit", "--cosign-key", key, &image]).ok();
+    verify(&reference).ok();
+    // Without the Secret nothing is built.
+    space.kubectl(&["delete", "secret", "builder"]);
+    let arguments = ["-t", &second, "--push", "--sign", "--cosign-key", key, context];
+    let stderr = run("kubectl-build", &arguments).fails(2, &[&reference]);
+    assert!(!stderr.contains("load build definition"), "{stderr}");
+}
+
+/// An authority of one's own is named to cosign by its file, and checked.
+#[test]
+#[ignore = "needs the rig"]
+fn the_printed_lines_check_the_registrys_authority() {
+    let rig = Rig::load();
+    let tool = Tool::new(&rig, "default");
+    let (key, _) = tool.key_pair("k", "pw");
+    let (registry, name) = (rig.get("REGISTRY_TLS"), fresh("cacert"));
+    tool.log_in(registry);
+    let base = format!("{}/base:busybox", rig.get("REGISTRY"));
+    let tag = format!("{registry}/{name}:1");
+    let mut crane = rig.command(rig.peer("crane"));
+    crane.args(["copy", "--insecure", &base, &tag]).env("DOCKER_CONFIG", tool.home().join(".docker"));
+    assert!(crane.output().expect("crane runs").status.success());
+    let digest = Seen::tls(&rig, registry).digest(&name, "1").expect("it was copied");
+    let ca = format!("{registry}={}", rig.get("REGISTRY_TLS_CA"));
+    let image = format!("{registry}/{name}@{digest}");
+    let arguments = ["sign", "--cosign-key", key.to_str().expect("UTF-8"), "--registry-ca", &ca, &image];
+    let mut command = tool.command("kubectl-buildkit", &arguments);
+    command.env("COSIGN_PASSWORD", "pw");
+    let signed = crate::tool::run(command);
+    assert_eq!(signed.code, 0, "{}", signed.stderr);
+    for (generation, peer) in [("cosign 3", "cosign"), ("cosign 2", "cosign2")] {
+        let start = format!("verify with {generation}: ");
+        let line = signed.stderr.lines().find_map(|line| line.strip_prefix(&start)).expect("the line");
+        assert!(line.contains(&format!(" --registry-cacert {}", rig.get("REGISTRY_TLS_CA"))), "{line}");
+        assert!(!line.contains("--allow-insecure-registry"), "{line}");
+        let peer = format!("{} verify", rig.peer(peer).display());
+        let proxy = [("HTTPS_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", "10.0.0.0/8")];
+        tool.shell(&line.replace("cosign verify", &peer), &proxy).ok();
+    }
+}

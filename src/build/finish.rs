@@ -8,10 +8,9 @@ use super::store::RegistryStore;
 use crate::event::Events;
 use crate::registry::{self, Descriptor, Kind, Reference, RegistryError, Repository};
 use crate::sign::{
-    self, AttestRequest, Formats, Scope, SignError, SignReport, SignRequest, SignedAttestation, Signer,
+    self, AttestRequest, Formats, SignError, SignOptions, SignReport, SignedAttestation, Signer,
 };
 use crate::task::{Cancel, Cause};
-use std::collections::BTreeMap;
 
 /// What is finished.
 pub struct Finish<'a> {
@@ -21,6 +20,8 @@ pub struct Finish<'a> {
     pub signers: &'a [Box<dyn Signer>],
     /// The formats.
     pub formats: Formats,
+    /// What else is special about the signatures.
+    pub options: &'a SignOptions,
     /// The image, in each of the repositories.
     pub image: Descriptor,
     /// The repositories.
@@ -102,14 +103,7 @@ impl Finish<'_> {
             return Ok(finished);
         }
         for repository in &self.repositories {
-            let request = SignRequest {
-                repository: repository.clone(),
-                storage: None,
-                image: self.image.clone(),
-                scope: Scope::default(),
-                formats: self.formats,
-                annotations: BTreeMap::new(),
-            };
+            let request = self.options.request(repository.clone(), self.image.clone(), self.formats);
             let report = sign::sign_image(&store, self.signers, &request, events);
             finished.signed.push((repository.clone(), report.await.map_err(FinishError::Sign)?));
             if self.attest {
@@ -129,7 +123,7 @@ impl Finish<'_> {
         let tags = self.tags.iter().filter(|tag| tag.repository == *repository);
         let request = AttestRequest {
             repository: repository.clone(),
-            storage: None,
+            storage: self.options.storage.clone(),
             image: self.image.clone(),
             tags: tags.cloned().collect(),
             formats: self.formats,

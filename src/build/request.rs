@@ -2,6 +2,7 @@
 
 use crate::image::{Annotation, Platform};
 use crate::registry::{Reference, Repository};
+use crate::sign::SignOptions;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -32,6 +33,8 @@ pub struct BuildRequest {
     pub entitlements: Vec<String>,
     /// Push the image.
     pub push: bool,
+    /// How it is signed, if it is.
+    pub signing: SignOptions,
     /// Registries that the daemon may push to without checking their certificates, or over plain HTTP, beyond those
     /// that its own configuration says this of.
     pub insecure_hosts: Vec<String>,
@@ -48,6 +51,14 @@ impl BuildRequest {
                 repositories.push(tag.repository.clone());
             }
         }
+        repositories
+    }
+
+    /// Returns the repositories that something is written to: those of the tags, and where signatures go.
+    pub fn written_to(&self) -> Vec<Repository> {
+        let mut repositories = self.repositories();
+        let storage = self.signing.storage.clone();
+        repositories.extend(storage.filter(|storage| !repositories.contains(storage)));
         repositories
     }
 }

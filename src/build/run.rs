@@ -53,7 +53,7 @@ pub async fn run(
     let checked = async {
         let checking = async {
             match signing {
-                Some(signing) => preflight::check(Some(signing), &client, &repositories, events)
+                Some(signing) => preflight::check(Some(signing), &client, &request.written_to(), events)
                     .await
                     .map_err(BuildError::from),
                 // The index is pushed by us, from here.
@@ -109,8 +109,16 @@ pub async fn run(
     if let Delivery::ByDigest(repositories) = delivery {
         let tags = request.tags.clone();
         let attest = !request.attests.is_empty();
-        let finish =
-            Finish { client: &client, signers: &signers, formats, image, repositories, tags, attest };
+        let finish = Finish {
+            client: &client,
+            signers: &signers,
+            formats,
+            options: &request.signing,
+            image,
+            repositories,
+            tags,
+            attest,
+        };
         let finished = finish.run(events, cancel).await;
         let finished = finished.map_err(|(error, unfinished)| BuildError::Unfinished {
             error,

@@ -4,13 +4,16 @@ use super::preflight::{PreflightError, Unlocking};
 use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::identity::TokenSource;
-use crate::sign::{self, Formats, KeylessError, KeylessSigner, ServicePlan, Services, Signer};
+use crate::sign::{self, Annotated, Formats, KeylessError, KeylessSigner, ServicePlan, Services, Signer};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What signing takes, before anything was asked.
 pub struct Signing {
     /// The keys.
     pub keys: Unlocking,
+    /// The key that signs for a builder, and that builder's name, which its signatures carry.
+    pub builders: Option<(Unlocking, String)>,
     /// The identity, if one signs.
     pub identity: Option<Arc<dyn TokenSource>>,
     /// Certificate authority, logs, clocks and trust.
@@ -38,7 +41,7 @@ impl Signing {
     /// # Errors
     /// The first that won't do.
     pub async fn prepare(self, events: &Events) -> Result<Ready, PreflightError> {
-        let Self { keys, identity, services: plan, http, formats: wish, formats_explicit } = self;
+        let Self { keys, builders, identity, services: plan, http, formats: wish, formats_explicit } = self;
         let services = async {
             let Some(http) = &http else { return Ok((Services::default(), wish, None)) };
             let services = plan.resolve(http).await.map_err(KeylessError::from)?;
@@ -56,15 +59,25 @@ impl Signing {
             };
             Ok::<_, PreflightError>((services, formats, keyless))
         };
-        let (keys, (services, formats, keyless)) = tokio::try_join!(keys.signers(), services)?;
-        let mut signers = Vec::new();
-        for key in keys {
-            let trust = plan.trust.clone();
-            signers.push(match &http {
-                Some(http) => sign::witnessed(key, &services, trust, http, events)
-                    .map_err(PreflightError::Unloggable)?,
-                None => key,
-            });
+        let builders = async {
+            match builders {
+                Some((key, name)) => Ok(Some((key.signers(events).await?, name))),
+                None => Ok(None),
+            }
+        };
+        let (keys, builders, (services, formats, keyless)) =
+            tokio::try_join!(keys.signers(events), builders, services)?;
+        let witnessed = |key| match &http {
+            Some(http) => sign::witnessed(key, &services, plan.trust.clone(), http, events)
+                .map_err(PreflightError::Unloggable),
+            None => Ok(key),
+        };
+        let mut signers = keys.into_iter().map(witnessed).collect::<Result<Vec<_>, _>>()?;
+        if let Some((keys, name)) = builders {
+            let annotations = BTreeMap::from([("builder".to_owned(), name)]);
+            for key in keys {
+                signers.push(Box::new(Annotated::new(witnessed(key)?, annotations.clone())));
+            }
         }
         signers.extend(keyless.map(|signer| Box::new(signer) as Box<dyn Signer>));
         Ok(Ready { signers, formats })

@@ -11,7 +11,7 @@ use std::path::PathBuf;
     name = "kubectl build",
     bin_name = "kubectl build",
     version,
-    override_usage = "kubectl build [OPTIONS] PATH\n       kubectl build create|ls|rm|sign|verify|version [OPTIONS]",
+    override_usage = "kubectl build [OPTIONS] PATH\n       kubectl build create|ls|rm|sign|verify|key|version [OPTIONS]",
     after_help = "Example: kubectl build -t REGISTRY/app:1 --push --sign --cosign-key cosign.key ."
 )]
 pub struct BuildArgs {

@@ -1,6 +1,6 @@
 //! `kubectl buildkit VERB`.
 
-use super::{build, cluster, registry, signing, verify};
+use super::{build, cluster, key, registry, signing, verify};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -32,6 +32,8 @@ pub enum Verb {
     Sign(Box<SignArgs>),
     /// Verify who signed an image, as a stranger would: exits with 10 if nobody did, 11 if it is not there, 12 if others did
     Verify(Box<verify::VerifyArgs>),
+    /// Make, import and show signing keys
+    Key(key::KeyVerbArgs),
     /// Print the version
     Version,
 }
@@ -75,6 +77,9 @@ pub struct CreateArgs {
     /// ConfigMap to mount at /etc/config, for certificates and the like
     #[arg(long, value_name = "CONFIGMAP")]
     pub custom_config: Option<String>,
+    /// Key that signs, beside the user's, whatever is built there and signed: its reference is kept with the builder, never the key
+    #[arg(long, value_name = "REF")]
+    pub builder_key: Option<String>,
     /// Longest wait for the builder to be ready, such as `90s` (default `5m`)
     #[arg(long, value_name = "TIME")]
     pub builder_timeout: Option<String>,
@@ -129,6 +134,11 @@ pub struct SignArgs {
     pub attestations: bool,
     #[command(flatten)]
     pub keys: signing::KeyArgs,
+    /// Annotation to sign along with the image; repeat it for several
+    #[arg(short = 'a', long = "annotations", alias = "sign-annotation", value_name = "KEY=VALUE", action = ArgAction::Append, help_heading = "Signing")]
+    pub annotations: Vec<String>,
+    #[command(flatten)]
+    pub how: signing::HowArgs,
     /// Builder whose registry settings (CAs, plain HTTP) are used too
     #[arg(long, value_name = "NAME")]
     pub builder: Option<String>,

@@ -12,6 +12,29 @@ pub struct SigningArgs {
     pub sign: Option<String>,
     #[command(flatten)]
     pub keys: KeyArgs,
+    /// Annotation to sign along with the image; repeat it for several
+    #[arg(long = "sign-annotation", value_name = "KEY=VALUE", action = ArgAction::Append)]
+    pub sign_annotations: Vec<String>,
+    #[command(flatten)]
+    pub how: HowArgs,
+}
+
+/// What is signed, and where signatures go.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Signing")]
+pub struct HowArgs {
+    /// How far to go into an index: `index` (it alone), `platforms` (default: each image in it too) or `all` (attestations too)
+    #[arg(long = "sign-scope", value_name = "SCOPE")]
+    pub scope: Option<String>,
+    /// Key that signs for the builder, beside yours; its signatures name the builder (default: what `create --builder-key` said)
+    #[arg(long, value_name = "REF")]
+    pub builder_key: Option<String>,
+    /// Repository that signatures go to, if it is not the image's (default: COSIGN_REPOSITORY)
+    #[arg(long, value_name = "REPOSITORY")]
+    pub signature_repository: Option<String>,
+    /// Name that `.sig` signatures state instead of the repository, such as that of a proxy that serves the image
+    #[arg(long = "sign-container-identity", value_name = "NAME")]
+    pub container_identity: Option<String>,
 }
 
 /// Which keys sign, and how.

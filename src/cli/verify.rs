@@ -41,6 +41,24 @@ pub struct VerifyByArgs {
     /// Repository that signatures are in, if it is not the image's (default: COSIGN_REPOSITORY)
     #[arg(long, value_name = "REPOSITORY")]
     pub signature_repository: Option<String>,
+    /// Identity that the certificate must be for, such as an e-mail address or `https://kubernetes.io/namespaces/NS/serviceaccounts/NAME`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["keys", "certificate_identity_regexp"])]
+    pub certificate_identity: Option<String>,
+    /// The same as a regular expression, which may match anywhere: anchor it with `^…$`
+    #[arg(long, value_name = "REGEXP", conflicts_with = "keys")]
+    pub certificate_identity_regexp: Option<String>,
+    /// Issuer of the token that the certificate was given for
+    #[arg(long, value_name = "URL", conflicts_with_all = ["keys", "certificate_oidc_issuer_regexp"])]
+    pub certificate_oidc_issuer: Option<String>,
+    /// The same as a regular expression
+    #[arg(long, value_name = "REGEXP", conflicts_with = "keys")]
+    pub certificate_oidc_issuer_regexp: Option<String>,
+    /// File with the authorities, logs and clocks to believe (default: COSIGN_TRUSTED_ROOT, else those of the public instance)
+    #[arg(long, value_name = "FILE")]
+    pub trusted_root: Option<PathBuf>,
+    /// Take certificates that no certificate log has, as private authorities give
+    #[arg(long)]
+    pub insecure_ignore_sct: bool,
     /// Ask nothing but the registry: trust roots come from files
     #[arg(long)]
     pub offline: bool,

@@ -33,7 +33,10 @@ pub struct RegistryHost {
     pub mirrors: Vec<String>,
 }
 
-/// How registries are reached, by `host[:port]`.
+/// The entry of a builder's ConfigMap that names its key.
+const BUILDER_KEY: &str = "builder-key";
+
+/// What a builder is set up with: how registries are reached, by `host[:port]`, and whose key signs for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistrySettings {
     /// The registries that differ from the default.
@@ -41,6 +44,8 @@ pub struct RegistrySettings {
     /// CA files that the daemon's settings name and the cluster's objects don't hold (`host`, `path`): the
     /// daemon may have them, the client does not.
     pub unread: Vec<(String, String)>,
+    /// The reference of the key that signs what is built there, beside the user's: never the key itself.
+    pub builder_key: Option<String>,
 }
 
 /// Settings that cannot be used.
@@ -85,6 +90,7 @@ impl ConfigFiles {
         let mut table: Table = text.parse().map_err(ConfigError::Syntax)?;
         registry_table(&table)?;
         let mut files = BTreeMap::new();
+        files.extend(registries.builder_key.iter().map(|key| (BUILDER_KEY.to_owned(), key.clone())));
         if registries.hosts.is_empty() {
             files.insert(CONFIG_KEY.to_owned(), text.to_owned());
             return Ok(Self { files });
@@ -147,6 +153,8 @@ pub fn read_registries(
     custom: &BTreeMap<String, Vec<u8>>,
 ) -> RegistrySettings {
     let mut settings = RegistrySettings::default();
+    let key = own.get(BUILDER_KEY).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    settings.builder_key = key.map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned);
     let Some(table) =
         own.get(CONFIG_KEY).and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse::<Table>().ok())
     else {
@@ -248,7 +256,7 @@ mod tests {
                     RegistryHost { mirrors: vec!["mirror.corp".to_owned()], ..Default::default() },
                 ),
             ]),
-            unread: Vec::new(),
+            ..RegistrySettings::default()
         };
         let text = "debug = true\n[registry.\"r:5000\"]\nhttp = true\n[registry.other]\nca = [\"/etc/config/cert.pem\", \"/elsewhere.pem\"]\n";
         let files = ConfigFiles::render(Some(text), &flags).unwrap();
@@ -294,5 +302,17 @@ mod tests {
         let two = ConfigFiles::render(Some("debug = true"), &RegistrySettings::default()).unwrap();
         assert_ne!(one.mark(), two.mark());
         assert_eq!(one.mark().len(), 16);
+    }
+
+    #[test]
+    fn the_builders_key_is_read_back_and_changes_nothing_else() {
+        let settings =
+            RegistrySettings { builder_key: Some("k8s://ci/builder".to_owned()), ..Default::default() };
+        let files = ConfigFiles::render(None, &settings).unwrap().files;
+        let plain = ConfigFiles::render(None, &RegistrySettings::default()).unwrap().files;
+        assert_eq!(files[CONFIG_KEY], plain[CONFIG_KEY]);
+        let bytes = files.into_iter().map(|(name, text)| (name, text.into_bytes())).collect();
+        assert_eq!(read_registries(&bytes, &BTreeMap::new()), settings);
+        assert_eq!(plain.len(), 1);
     }
 }

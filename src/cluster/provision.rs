@@ -88,7 +88,7 @@ impl BuilderSpec {
     }
 
     fn is_configured(&self) -> bool {
-        self.config.is_some() || !self.registries.hosts.is_empty()
+        self.config.is_some() || !self.registries.hosts.is_empty() || self.registries.builder_key.is_some()
     }
 
     fn check(&self) -> Result<(), ClusterError> {

@@ -10,12 +10,12 @@ use crate::build::{self, BuildOutcome, Deps, Site};
 use crate::cluster::Connection;
 use crate::cluster::builder::{self, BuilderSpec, Found};
 use crate::cluster::buildkitd::RegistrySettings;
-use crate::config;
 use crate::config::build::{BuildSettings, Parts, Progress};
 use crate::config::builder::Place as Where;
 use crate::config::env::Environment;
 use crate::config::results::ResultKind;
 use crate::config::sign::SignSettings;
+use crate::config::{self, Misuse};
 use crate::event::Events;
 use crate::task::Cancel;
 use crate::ui::printer;
@@ -44,6 +44,8 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     let (iidfile, metadata_file) = (settings.iidfile.clone(), settings.metadata_file.clone());
     let resume = resume_flags(&settings);
     let push = settings.request.push;
+    let ca_files = settings.registry.ca_file_of_each(&settings.request.repositories());
+    let for_builder = settings.sign.as_ref().map(|sign| (sign.builder_key.clone(), sign.password.clone()));
     let trust = settings.sign.as_ref().map(|sign| sign.keyless.trust.clone()).unwrap_or_default();
     // While the cluster is asked, keys are unlocked: that takes longer than a small build.
     let mut signing = None;
@@ -60,6 +62,16 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         signing = Some(early.during(unlocking).await?);
     }
 
+    if let (Some((flag, password)), Some(signing)) = (for_builder, &mut signing) {
+        let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
+        let stored = prepared.builder_key.as_deref();
+        let key = config::sign::builder_key(flag, stored, &directory, env)?;
+        let own = keys::unlock_builders(key, &password, prepared.connection.as_ref());
+        let own = cancel.guard(early.during(own)).await.map_err(Failure::interrupted)??;
+        let name = prepared.title.trim_start_matches("kubernetes:");
+        signing.builders = own.map(|own| (own, name.to_owned()));
+    }
+
     let Prepared { sites, registries, to_loosen, title, .. } = prepared;
     request.insecure_hosts = to_loosen;
     let registries::Registries { client, resolver, hosts } = registries;
@@ -71,7 +83,7 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     // The digests first: nobody else knows them.
     let verify = outcome.image.as_ref().map(|image| {
         let verify = report::Verification::of(image, &outcome.signers, outcome.formats, &hosts, trust);
-        let verify = verify.attested(&outcome.attested);
+        let verify = verify.attested(&outcome.attested).and(&request.signing, &outcome.signers, &ca_files);
         outcome.signed.iter().flat_map(|(repository, _)| verify.lines(repository)).collect::<Vec<_>>()
     });
     let verify = verify.unwrap_or_default();
@@ -128,20 +140,23 @@ struct Prepared {
     sites: Vec<Site>,
     registries: registries::Registries,
     to_loosen: Vec<String>,
+    /// The reference of the builder's own key, as it stands on the builder.
+    builder_key: Option<String>,
     title: String,
 }
 
 async fn prepare(settings: &BuildSettings, events: Events) -> Result<Prepared, Failure> {
     let in_cluster = matches!(settings.builder.place, Where::Cluster { .. });
-    let for_secrets =
-        settings.sign.as_ref().is_some_and(keys::need_cluster) || settings.registry.secret.is_some();
+    let for_secrets = settings.sign.as_ref().is_some_and(keys::need_cluster)
+        || settings.sign.as_ref().is_some_and(keys::builders_needs_cluster)
+        || settings.registry.secret.is_some();
     let connection = match in_cluster || for_secrets {
         true => {
             Some(Connection::connect(&settings.cluster.connect, &events).await.map_err(Failure::connect)?)
         }
         false => None,
     };
-    let repositories = settings.request.repositories();
+    let repositories = settings.request.written_to();
     let timeout = settings.builder.timeout;
     let (sites, builder, title) = match (&settings.builder.place, &connection) {
         (Where::Cluster { name, image }, Some(connection)) => {
@@ -164,7 +179,8 @@ async fn prepare(settings: &BuildSettings, events: Events) -> Result<Prepared, F
     let registries =
         registries::open(&settings.registry, connection.as_ref(), &builder, &repositories).await?;
     let to_loosen = registries::to_loosen(&settings.registry.hosts, &builder);
-    Ok(Prepared { connection, sites, registries, to_loosen, title })
+    let builder_key = builder.builder_key;
+    Ok(Prepared { connection, sites, registries, to_loosen, builder_key, title })
 }
 
 /// Looks for the builder. One that has to be made is made for the registries that the flags speak of; one that is

@@ -11,7 +11,7 @@ use crate::build::preflight::PreflightError;
 use crate::build::reach::ReachError;
 use crate::buildkit::failure::Class;
 use crate::buildkit::{self, Source};
-use crate::cluster::{ClusterError, ConnectError};
+use crate::cluster::{ApiError, ClusterError, ConnectError};
 use crate::config::Misuse;
 use crate::config::builder::Tls;
 use crate::registry::credentials::CredentialError;
@@ -20,7 +20,7 @@ use crate::sign::http::{HttpError, HttpOptionsError};
 use crate::sign::identity::IdentityError;
 use crate::sign::key::KeyError;
 use crate::sign::kms::KmsError;
-use crate::sign::{KeylessError, RefusedSignature, ServiceError, SignError};
+use crate::sign::{KeylessError, NO_CERTIFICATE, RefusedSignature, ServiceError, SignError};
 use crate::task::Cause;
 use crate::ui::colours::Palette;
 use crate::ui::progress::{FailedStep, NoTerminal};
@@ -44,6 +44,8 @@ const NO_SIGNATURE: u8 = 10;
 const NO_IMAGE: u8 = 11;
 /// `verify`: others signed it, or something else.
 const NO_MATCH: u8 = 12;
+/// `verify`: an identity was asked for, and only keys signed.
+const NO_CERTIFICATES: u8 = 13;
 /// A bug of ours.
 const BUG: u8 = 70;
 /// BuildKit says that the fault is its own.
@@ -101,6 +103,17 @@ impl Failure {
         self
     }
 
+    /// Makes the kubectl lines among the hints reach the cluster that this command reached.
+    pub(super) fn within(mut self, place: &[String]) -> Self {
+        if !place.is_empty() {
+            let flags = shell_line(place);
+            for hint in &mut self.report.hints {
+                *hint = reaching(hint, &flags);
+            }
+        }
+        self
+    }
+
     /// Prints it and returns the exit code.
     pub(super) async fn print(self, palette: &Palette) -> u8 {
         self.report.print(palette).await;
@@ -137,6 +150,45 @@ impl Failure {
         failure
     }
 
+    /// A key that could not be made or imported.
+    pub(super) fn new_key(error: KeyError) -> Self {
+        Self::said(format!("the key {error}"), USAGE)
+    }
+
+    /// Says which file a failure is about.
+    pub(super) fn about_file(mut self, path: &Path) -> Self {
+        let error = std::mem::take(&mut self.report.error);
+        self.report.error = format!("{} cannot be imported: {error}", path.display());
+        self
+    }
+
+    /// A key that is there already; a key that is replaced is gone for good.
+    pub(super) fn key_exists(names: &str) -> Self {
+        Self::said(format!("{names} is there already, and no key is replaced unasked"), USAGE)
+            .hint("write another with `--output-key-prefix PREFIX`, or move the old one away")
+    }
+
+    /// A new key in a Secret that could not be made.
+    pub(super) fn new_secret(reference: &str, error: ApiError) -> Self {
+        if let ApiError::AlreadyExists { .. } = error {
+            return Self::said(format!("{reference} is there already, and no key is replaced"), USAGE)
+                .hint("make one of another name, or delete that Secret first, if nothing signs with it");
+        }
+        let hint = error.hint();
+        Self::new(&error, UNAVAILABLE).hints(hint)
+    }
+
+    /// A new key, and nobody to ask for its password.
+    pub(super) fn no_new_password() -> Self {
+        Self::said("the new key needs a password, and there is no terminal to ask on", USAGE)
+            .hint("set COSIGN_PASSWORD (to nothing for an empty one), or use `--cosign-password-file`")
+    }
+
+    /// Two passwords that should have been one.
+    pub(super) fn passwords_differ() -> Self {
+        Self::said("the two passwords differ", USAGE)
+    }
+
     /// A key to verify with that is none.
     pub(super) fn public_key(name: &str, error: impl Error + 'static) -> Self {
         let mut failure = Self::said(format!("the key `{name}` cannot verify"), USAGE);
@@ -162,7 +214,9 @@ impl Failure {
             return Self::said(asked.nothing(), NO_SIGNATURE)
                 .hint("signatures that are kept elsewhere are found with `--signature-repository`");
         }
-        let mut failure = Self::said(asked.none_matches(key), NO_MATCH);
+        let certified = refused.iter().any(|refused| refused.reason != NO_CERTIFICATE);
+        let code = if certified { NO_MATCH } else { NO_CERTIFICATES };
+        let mut failure = Self::said(asked.none_matches(key), code);
         failure.report.causes = refused.iter().take(REASONS_MAX).map(Described::reason).collect();
         if refused.len() > REASONS_MAX {
             failure.report.causes.push(format!("and {} more", refused.len() - REASONS_MAX));
@@ -359,6 +413,7 @@ impl Failure {
             PreflightError::Key { .. } | PreflightError::Secret { .. } | PreflightError::Unloggable(_) => {
                 Self::new(error, USAGE)
             }
+            PreflightError::Kms(error) => Self::kms(error),
             PreflightError::Keyless(source) => {
                 let mut failure = Self::new(source.as_ref(), keyless_code(source));
                 if let Some(error) = find::<ClusterError>(source.as_ref()) {
@@ -366,7 +421,6 @@ impl Failure {
                 }
                 failure.hints(keyless_hint(source))
             }
-            PreflightError::Kms(error) => Self::kms(error),
             PreflightError::Push { source, .. } => Self::new(error, FAILED).hints(registry_hint(source)),
         }
     }
@@ -580,6 +634,18 @@ fn registry_hint(error: &RegistryError) -> Option<String> {
     })
 }
 
+/// Puts flags into each kubectl line of a hint that stands between backticks.
+fn reaching(hint: &str, flags: &str) -> String {
+    let with_flags = |(index, part): (usize, &str)| {
+        let line = ["kubectl buildkit ", "kubectl build ", "kubectl "].into_iter().find_map(|start| {
+            let rest = part.strip_prefix(start).filter(|_| index % 2 == 1)?;
+            Some(format!("{start}{flags} {rest}"))
+        });
+        line.unwrap_or_else(|| part.to_owned())
+    };
+    hint.split('`').enumerate().map(with_flags).collect::<Vec<_>>().join("`")
+}
+
 fn excerpt(source: &Source) -> Excerpt {
     let lines = source.excerpt().into_iter();
     let lines = lines
@@ -639,6 +705,21 @@ mod tests {
         assert_eq!(told[0], "r.example/a:1 points at the image");
         assert!(told[1].starts_with("r.example/a:2 may have been moved"), "{told:?}");
         assert_eq!(told[2], "r.example/a:3 was not moved");
+    }
+
+    #[test]
+    fn hints_reach_the_cluster_that_was_asked_for() {
+        let failure = Failure::said("no", FAILED)
+            .hint("make one: `kubectl buildkit create NAME`, or ask `kubectl auth can-i get pods`; not `docker login`")
+            .hint("finish with: kubectl buildkit sign --context a R@D");
+        let place = ["--context".to_owned(), "my cluster".to_owned()];
+        let hints = failure.within(&place).report.hints;
+        assert_eq!(
+            hints[0],
+            "make one: `kubectl buildkit --context 'my cluster' create NAME`, or ask \
+             `kubectl --context 'my cluster' auth can-i get pods`; not `docker login`"
+        );
+        assert_eq!(hints[1], "finish with: kubectl buildkit sign --context a R@D");
     }
 
     #[test]

@@ -60,6 +60,45 @@ pub(super) fn append(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(content)
 }
 
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Its owner alone.
+    Owner,
+    /// Everyone.
+    Everyone,
+}
+
+/// Writes a file that appears whole, with its rights from the first byte on. Without `replace` one that is there
+/// stays, whoever made it meanwhile.
+///
+/// # Errors
+/// The disk's, and [`io::ErrorKind::AlreadyExists`].
+pub(super) fn create(path: &Path, content: &[u8], access: Access, replace: bool) -> io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let mode = match access {
+        Access::Owner => 0o600,
+        Access::Everyone => 0o644,
+    };
+    let temporary = temporary(path);
+    let written = (|| {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        match replace {
+            true => fs::rename(&temporary, path),
+            // A link is made only where nothing is; a rename would replace.
+            false => fs::hard_link(&temporary, path),
+        }
+    })();
+    if written.is_err() || !replace {
+        // What failed is told; that its remains stay, too, would be no news.
+        let _remains = fs::remove_file(&temporary);
+    }
+    written
+}
+
 /// Whether a path stands for something else than a file of its own: a device, a pipe, or one of the links of `/dev` and
 /// `/proc` to what is open.
 fn is_device(path: &Path) -> bool {
@@ -104,6 +143,22 @@ mod tests {
     #[test]
     fn a_directory_that_takes_no_file_is_told_before_the_build() {
         assert!(clear("--iidfile", Path::new("/proc/iid")).is_err());
+    }
+
+    #[test]
+    fn a_key_has_its_rights_and_replaces_nothing_unasked() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("cosign.key");
+        create(&path, b"one", Access::Owner, false).expect("it is new");
+        let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        let refused = create(&path, b"two", Access::Owner, false).expect_err("it is there");
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).expect("a file"), b"one");
+        create(&path, b"two", Access::Everyone, true).expect("it is replaced");
+        assert_eq!((fs::read(&path).expect("a file"), mode(&path)), (b"two".to_vec(), 0o644));
+        assert_eq!(fs::read_dir(directory.path()).expect("a listing").count(), 1);
     }
 
     #[test]

@@ -60,5 +60,5 @@ pub(super) fn signing(
         }
     };
     let (formats, formats_explicit) = formats;
-    Ok(Signing { keys, identity, services, http, formats, formats_explicit })
+    Ok(Signing { keys, builders: None, identity, services, http, formats, formats_explicit })
 }

@@ -1,11 +1,12 @@
 //! Gathers keys and passwords before anything is drawn, because a prompt and a live view can't share a terminal.
 
 use super::failure::Failure;
-use crate::build::preflight::{Locked, LockedKey};
+use crate::build::preflight::{self, Locked, LockedKey, Unlocking};
 use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password, SignSettings};
 use crate::sign::http::Http;
 use crate::sign::key::{KeyFile, KubernetesSecret};
+use crate::ui::printer;
 use crate::ui::prompt::{self, PromptError};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -13,6 +14,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub(super) fn need_cluster(settings: &SignSettings) -> bool {
     settings.keyless.needs_cluster()
         || settings.keys.iter().any(|key| matches!(key.place, KeyPlace::Secret { .. }))
+}
+
+/// Whether the builder's key, as the flag has it, stands in a Secret.
+pub(super) fn builders_needs_cluster(settings: &SignSettings) -> bool {
+    settings.builder_key.as_ref().is_some_and(|key| key.starts_with("k8s://"))
 }
 
 /// Whether the keys can be unlocked before anything else is known: from files or the environment, nothing to ask.
@@ -37,6 +43,21 @@ pub(super) async fn gather(
         gathered.push(gather_one(key, &password, cluster).await?);
     }
     Ok(gathered)
+}
+
+/// Starts to unlock a builder's own key, if there is one: the flag's, or what stands on the builder.
+///
+/// # Errors
+/// As [`gather`]; a Secret that isn't in reach here is one of them.
+pub(super) async fn unlock_builders(
+    key: Option<KeySettings>,
+    password: &Password,
+    cluster: Option<&Connection>,
+) -> Result<Option<Unlocking>, Failure> {
+    match key {
+        Some(key) => Ok(Some(preflight::unlock(vec![gather_one(key, password, cluster).await?]))),
+        None => Ok(None),
+    }
 }
 
 /// Reads one key and finds its password, as [`gather`] does.
@@ -81,6 +102,9 @@ pub(super) async fn gather_one(
             (parse(secret.private.expose_secret())?, password, Some(secret))
         }
     };
+    if secret.is_none() {
+        printer::remark(remarks(&name, &file)).await;
+    }
     let (password, password_source) = match (&file, own_password, password) {
         (KeyFile::Plain(_), _, _) => (SecretString::default(), "nowhere"),
         (_, Some(own), _) => own,
@@ -96,6 +120,28 @@ pub(super) async fn gather_one(
         (_, None, Password::Ask) => return Err(Failure::no_password(&name)),
     };
     Ok(Locked::Key(Box::new(LockedKey { name, file, password, password_source, secret })))
+}
+
+/// Returns what is to be said of a private key that others may get hold of, where it stands in a file.
+fn remarks(name: &str, file: &KeyFile) -> Vec<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut remarks = Vec::new();
+    // As it was given it is as good as resolved: nothing changes the directory.
+    let Some(metadata) = std::fs::metadata(name).ok().filter(std::fs::Metadata::is_file) else {
+        return remarks;
+    };
+    if matches!(file, KeyFile::Plain(_)) {
+        remarks.push(format!(
+            "warning: the private key {name} is not encrypted; `kubectl buildkit key import {name}` makes one that is"
+        ));
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        remarks.push(format!(
+            "warning: others may read the private key {name} (mode {mode:04o}): `chmod 600 {name}`"
+        ));
+    }
+    remarks
 }
 
 /// A key in a Secret, and no cluster to read it from.

@@ -7,12 +7,13 @@ use crate::config::results::ResultKind;
 use crate::registry::{Descriptor, Digest, HostOptions, Repository};
 use crate::sign::key::KeyReference;
 use crate::sign::{
-    Certified, CosignLine, Format, Formats, RegistryAccess, SignReport, SignedAttestation, SignedBy, Signer,
-    VerifyLines, verify_lines,
+    Certified, CosignLine, Format, Formats, RegistryAccess, SignOptions, SignReport, SignedAttestation,
+    SignedBy, Signer, VerifyLines, verify_lines,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Returns the lines for standard output: each tag with the digest that it points at, or the digest alone.
 pub(super) fn digests(outcome: &BuildOutcome, quiet: bool) -> Vec<String> {
@@ -26,14 +27,19 @@ pub(super) fn digests(outcome: &BuildOutcome, quiet: bool) -> Vec<String> {
 /// What is needed to say how others verify.
 pub(super) struct Verification {
     image: Digest,
-    /// What goes to `--key`, and what must be run before.
-    keys: Vec<(String, String)>,
+    /// Signers' names, what goes to `--key`, and what must be run before.
+    keys: Vec<(String, String, String)>,
     identities: Vec<Certified>,
     trust: TrustAdvice,
     formats: Formats,
     hosts: Vec<HostOptions>,
     /// The kinds of statements that were signed, by repository.
     attested: Vec<(Repository, String)>,
+    options: SignOptions,
+    /// What some of the keys sign along for themselves.
+    own: BTreeMap<String, BTreeMap<String, String>>,
+    /// The one file with a registry's authority, where there is one.
+    ca_files: BTreeMap<String, String>,
 }
 
 impl Verification {
@@ -48,13 +54,13 @@ impl Verification {
         let keys = signers.iter().filter_map(|signer| {
             let (name, kind) = (signer.name(), signer.public_key()?.kind());
             let Ok(reference) = name.parse::<KeyReference>() else {
-                return Some((name.to_owned(), String::new()));
+                return Some((name.to_owned(), name.to_owned(), String::new()));
             };
             let before = match reference.keeps_from_cosign(kind) {
                 true => format!("cosign public-key --key {} > cosign.pub && ", reference.for_cosign()),
                 false => String::new(),
             };
-            Some((reference.public_reference(kind), before))
+            Some((name.to_owned(), reference.public_reference(kind), before))
         });
         let identities = signers.iter().filter_map(|signer| signer.certified()).collect();
         Self {
@@ -65,6 +71,9 @@ impl Verification {
             formats,
             hosts: hosts.to_vec(),
             attested: Vec::new(),
+            options: SignOptions::default(),
+            own: BTreeMap::new(),
+            ca_files: BTreeMap::new(),
         }
     }
 
@@ -79,29 +88,60 @@ impl Verification {
         self
     }
 
+    /// Adds what is special about the signatures, and the files of authorities that the flags named.
+    pub(super) fn and(
+        self,
+        options: &SignOptions,
+        signers: &[Box<dyn Signer>],
+        ca_files: &BTreeMap<String, String>,
+    ) -> Self {
+        let own = signers.iter().map(|signer| (signer.name().to_owned(), signer.annotations().clone()));
+        Self { options: options.clone(), own: own.collect(), ca_files: ca_files.clone(), ..self }
+    }
+
     /// Returns the lines for one repository, for each key and each generation of cosign.
     pub(super) fn lines(&self, repository: &Repository) -> Vec<String> {
         let host = self.hosts.iter().find(|host| host.host == repository.registry);
         let access = RegistryAccess {
             plain_http: host.is_some_and(|host| host.plain_http),
             insecure: host.is_some_and(|host| host.insecure_skip_verify || !host.ca_pem.is_empty()),
+            ca_file: self.ca_files.get(&repository.registry).map(String::as_str),
         };
         let trusted_root = self.trust.file();
-        let by_keys = self.keys.iter().map(|(key, before)| match self.trust.logged {
-            true => (SignedBy::LoggedKey { key, trusted_root }, before.as_str()),
-            false => (SignedBy::Key(key), before.as_str()),
+        let by_keys = self.keys.iter().map(|(name, key, before)| {
+            let by = match self.trust.logged {
+                true => SignedBy::LoggedKey { key, trusted_root },
+                false => SignedBy::Key(key),
+            };
+            (name.as_str(), by, before.as_str())
         });
-        let by_identities =
-            self.identities.iter().map(|certified| (SignedBy::Identity { certified, trusted_root }, ""));
+        let by_identities = self.identities.iter().map(|certified| {
+            let by = SignedBy::Identity { certified, trusted_root };
+            ("", by, "")
+        });
         let mut lines = Vec::new();
-        for (by, before) in by_keys.chain(by_identities) {
-            let (image, formats) = (&self.image, self.formats);
-            let of = VerifyLines { repository, image, storage: None, by, formats, access };
-            for CosignLine { cosign, line } in verify_lines(&of) {
+        for (name, by, before) in by_keys.chain(by_identities) {
+            let mut annotations = self.options.annotations.clone();
+            annotations.extend(self.own.get(name).cloned().unwrap_or_default());
+            let of = VerifyLines {
+                repository,
+                image: &self.image,
+                storage: self.options.storage.as_ref(),
+                by,
+                formats: self.formats,
+                access,
+                annotations: &annotations,
+            };
+            // Statements carry no annotations of ours.
+            let none = BTreeMap::new();
+            let statements = verify_lines(&VerifyLines { annotations: &none, ..of });
+            for (CosignLine { cosign, line }, statement) in verify_lines(&of).into_iter().zip(statements) {
                 let kinds = self.attested.iter().filter(|(at, _)| at == repository);
                 let more = kinds.map(|(_, kind)| {
                     let kind = cosign_type(kind);
-                    line.replace("cosign verify ", &format!("cosign verify-attestation --type {kind} "))
+                    statement
+                        .line
+                        .replace("cosign verify ", &format!("cosign verify-attestation --type {kind} "))
                 });
                 let all = [line.clone()].into_iter().chain(more);
                 lines.extend(all.map(|line| format!("verify with {cosign}: {before}{line}")));
@@ -237,7 +277,6 @@ fn signatures(at: &Repository, report: &SignReport) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn outcome() -> BuildOutcome {
         let digest = Digest::of(b"image");

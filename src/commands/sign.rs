@@ -29,9 +29,12 @@ pub(super) async fn run(
     cancel: Cancel,
 ) -> Result<(), Failure> {
     let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
-    let SignArgs { references, tags, attestations, keys, builder, registry, progress } = args;
+    let SignArgs { references, tags, attestations, keys, annotations, how, builder, registry, progress } =
+        args;
     let SignTarget { digest, repositories, tags } = config::sign::target(&references, &tags)?;
-    let settings = config::sign::resolve(keys, &directory, env)?;
+    let mut settings = config::sign::resolve(keys, &directory, env)?;
+    settings.add(config::sign::options(how, ("--annotations", &annotations), env)?);
+    let options = settings.options.clone();
     let trust = settings.keyless.trust.clone();
     let registry = config::registry::resolve(registry, &directory, env)?;
     let cluster = config::cluster::resolve(cluster, &directory, env)?;
@@ -42,7 +45,12 @@ pub(super) async fn run(
     flags.extend(settings.flags.iter().cloned());
     flags.extend(attestations.then(|| "--attestations".to_owned()));
 
-    let needs_cluster = keys::need_cluster(&settings) || registry.secret.is_some() || builder.is_some();
+    let mut written_to = repositories.clone();
+    written_to.extend(options.storage.clone());
+    let needs_cluster = keys::need_cluster(&settings)
+        || keys::builders_needs_cluster(&settings)
+        || registry.secret.is_some()
+        || builder.is_some();
     let mut early = Early::new();
     let events = early.events();
     let prepared = async {
@@ -56,12 +64,19 @@ pub(super) async fn run(
             }
             _ => RegistrySettings::default(),
         };
-        let registries = registries::open(&registry, connection.as_ref(), &known, &repositories).await?;
-        let SignSettings { keys, password, keyless, formats, formats_explicit, .. } = settings;
+        let registries = registries::open(&registry, connection.as_ref(), &known, &written_to).await?;
+        let SignSettings { keys, password, keyless, formats, formats_explicit, builder_key: flag, .. } =
+            settings;
         identity::consent(&keyless).await?;
-        let keys = preflight::unlock(keys::gather(keys, password, connection.as_ref()).await?);
+        let keys = preflight::unlock(keys::gather(keys, password.clone(), connection.as_ref()).await?);
+        let key = config::sign::builder_key(flag, known.builder_key.as_deref(), &directory, env)?;
+        let own = keys::unlock_builders(key, &password, connection.as_ref()).await?;
         let formats = (formats, formats_explicit);
-        let signing = identity::signing(keys, keyless, formats, connection.as_ref(), &events)?;
+        let mut signing = identity::signing(keys, keyless, formats, connection.as_ref(), &events)?;
+        signing.builders = own.map(|own| {
+            let name = builder.clone().unwrap_or_else(|| config::builder::DEFAULT_NAME.to_owned());
+            (own, name)
+        });
         Ok::<_, Failure>((registries, signing))
     };
     let (registries, signing) =
@@ -78,6 +93,7 @@ pub(super) async fn run(
             client,
             signers: &signers,
             formats,
+            options: &options,
             image: image.clone(),
             repositories: repositories.clone(),
             tags: tags.clone(),
@@ -87,7 +103,8 @@ pub(super) async fn run(
         let finished =
             finished.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;
         let verify = report::Verification::of(&image, &signers, formats, &registries.hosts, trust);
-        Ok(verify.attested(&finished.attested))
+        let ca_files = registry.ca_file_of_each(&repositories);
+        Ok(verify.attested(&finished.attested).and(&options, &signers, &ca_files))
     };
     let result = work.await;
     let verify = shown.end(result).await?;

@@ -1,20 +1,58 @@
-//! Whom `verify` believes: the public half of each key that was named.
+//! Whom `verify` believes: the public half of each key that was named, or an identity.
 
 use super::failure::Failure;
 use super::keys;
 use crate::build::preflight;
 use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password};
+use crate::config::verify::By;
 use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::key::{KubernetesSecret, PublicKey};
-use crate::sign::{Content, Evidence, Signer, Verifier};
+use crate::sign::{IdentityVerifier, Verifier, WitnessedKey};
 use secrecy::ExposeSecret as _;
+
+/// A key to verify with, and the name that messages use.
+pub(super) struct NamedKey {
+    pub(super) name: String,
+    pub(super) key: PublicKey,
+}
 
 /// A verifier with the name that messages use.
 pub(super) struct NamedVerifier {
     pub(super) name: String,
     pub(super) verifier: Box<dyn Verifier>,
+    /// It believes certificates.
+    pub(super) certified: bool,
+}
+
+/// Whether any key stands in a Secret, for which a cluster is needed.
+pub(super) fn need_cluster(by: &By) -> bool {
+    matches!(by, By::Keys { keys, .. } if keys.iter().any(needs_cluster))
+}
+
+/// Finds those who must have signed.
+///
+/// # Errors
+/// As [`of_key`].
+pub(super) async fn of(by: By, cluster: Option<&Connection>) -> Result<Vec<NamedVerifier>, Failure> {
+    let (keys, password, logged) = match by {
+        By::Keys { keys, password, logged } => (keys, password, logged),
+        By::Identity { name, policy, trust, leniency } => {
+            let verifier = Box::new(IdentityVerifier::new(trust, policy, leniency));
+            return Ok(vec![NamedVerifier { name, verifier, certified: true }]);
+        }
+    };
+    let mut verifiers = Vec::new();
+    for key in keys {
+        let NamedKey { name, key } = of_key(key, &password, cluster).await?;
+        let verifier: Box<dyn Verifier> = match logged.clone() {
+            Some(trust) => Box::new(WitnessedKey::new(key, trust)),
+            None => Box::new(key),
+        };
+        verifiers.push(NamedVerifier { name, verifier, certified: false });
+    }
+    Ok(verifiers)
 }
 
 /// Whether the key stands in a Secret, for which a cluster is needed.
@@ -30,47 +68,39 @@ pub(super) async fn of_key(
     key: KeySettings,
     password: &Password,
     cluster: Option<&Connection>,
-) -> Result<NamedVerifier, Failure> {
+) -> Result<NamedKey, Failure> {
     let name = key.text.clone();
     let read_public =
         |pem: &[u8]| PublicKey::from_pem(pem).map_err(|error| Failure::public_key(&name, error));
-    if let KeyPlace::Kms(key) = key.place {
-        let public = key.public_key(&name).await.map_err(|error| Failure::kms(&error))?;
-        return Ok(NamedVerifier { name, verifier: Box::new(public) });
+    if let KeyPlace::Kms(kms) = key.place {
+        let key = kms.public_key(&name).await.map_err(|error| Failure::kms(&error))?;
+        return Ok(NamedKey { name, key });
     }
-    let verifier: Box<dyn Verifier> = match &key.place {
+    let key = match &key.place {
         KeyPlace::Remote { place, http } => {
             let http = Http::new(http).map_err(Failure::services)?;
             let read = place.public(&http).await;
             let pem = read.map_err(|error| Failure::key_service(&name, &error))?;
-            Box::new(read_public(pem.expose_secret().as_bytes())?)
+            read_public(pem.expose_secret().as_bytes())?
         }
         KeyPlace::Pem(pem) if !pem.expose_secret().contains("PRIVATE KEY-----") => {
-            Box::new(read_public(pem.expose_secret().as_bytes())?)
+            read_public(pem.expose_secret().as_bytes())?
         }
         KeyPlace::Secret { namespace, name: secret } => {
             let cluster = cluster.expect("it was connected to for the Secret");
             let entries = cluster::secret::read(cluster, namespace, secret).await;
             let entries = entries.map_err(|error| Failure::secret(&name, error))?;
-            // Who verifies needs no right to the private half, and the Secret may lack it.
+            // Who verifies needs nothing of the private half, and the Secret may lack it.
             let public = KubernetesSecret::public_of(&entries);
-            Box::new(public.map_err(|error| Failure::public_key(&name, error))?)
+            public.map_err(|error| Failure::public_key(&name, error))?
         }
         KeyPlace::Pem(_) | KeyPlace::Kms(_) => {
             let locked = keys::gather_one(key, password, cluster).await?;
             let signers = preflight::unlock(vec![locked]).signers(&Events::off()).await;
             let signers = signers.map_err(|error| Failure::build(error.into(), &[]))?;
-            Box::new(Own(signers.into_iter().next().expect("one key makes one signer")))
+            let public = signers.first().and_then(|signer| signer.public_key());
+            public.expect("a key has a public half").clone()
         }
     };
-    Ok(NamedVerifier { name, verifier })
-}
-
-/// Believes what a signer of ours would have signed.
-struct Own(Box<dyn Signer>);
-
-impl Verifier for Own {
-    fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {
-        self.0.verifier().verify(content, evidence)
-    }
+    Ok(NamedKey { name, key })
 }

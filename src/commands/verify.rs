@@ -14,7 +14,8 @@ use crate::config::verify::{Output, VerifySettings};
 use crate::config::{self, Misuse};
 use crate::registry::{Client, Digest, Reference, Repository};
 use crate::sign::{
-    AcceptedSignature, Format, Formats, RefusedSignature, VerifyRequest, Wanted, verify_image,
+    AcceptedSignature, CertificateIdentity, Format, Formats, RefusedSignature, VerifyRequest, Wanted,
+    verify_image,
 };
 use crate::task::Cancel;
 use crate::ui::printer;
@@ -36,13 +37,12 @@ pub(super) async fn run(
         config::verify::resolve(&references, by, attestation.as_deref(), &output, &directory, env)?;
     let registry = config::registry::resolve(registry, &directory, env)?;
     let cluster = config::cluster::resolve(cluster, &directory, env)?;
-    let VerifySettings { references, keys, password, annotations, storage, wanted, output } = settings;
+    let VerifySettings { references, by, annotations, storage, wanted, output } = settings;
 
     let mut repositories: Vec<Repository> =
         references.iter().map(|reference| reference.repository.clone()).collect();
     repositories.extend(storage.clone());
-    let needs_cluster =
-        keys.iter().any(verifiers::needs_cluster) || registry.secret.is_some() || builder.is_some();
+    let needs_cluster = verifiers::need_cluster(&by) || registry.secret.is_some() || builder.is_some();
     let mut early = Early::new();
     let events = early.events();
     let prepared = async {
@@ -57,10 +57,7 @@ pub(super) async fn run(
             _ => RegistrySettings::default(),
         };
         let registries = registries::open(&registry, connection.as_ref(), &known, &repositories).await?;
-        let mut verifiers = Vec::new();
-        for key in keys {
-            verifiers.push(verifiers::of_key(key, &password, connection.as_ref()).await?);
-        }
+        let verifiers = verifiers::of(by, connection.as_ref()).await?;
         Ok::<_, Failure>((registries.client, verifiers))
     };
     let prepared = cancel.guard(early.during(prepared)).await.map_err(Failure::interrupted)?;
@@ -121,14 +118,19 @@ impl Asked {
         };
         let store = RegistryStore(self.client.clone());
         let mut signatures = Vec::new();
-        for NamedVerifier { name, verifier } in &self.verifiers {
+        for NamedVerifier { name, verifier, certified } in &self.verifiers {
             let verdict = verify_image(&store, verifier.as_ref(), &request).await;
             let verdict = verdict.map_err(|error| Failure::unverified(&error))?;
             if verdict.accepted.is_empty() {
                 let asked = Described { reference, image: &image, storage, wanted: &self.wanted };
                 return Err(Failure::not_signed(&asked, name, &verdict.refused));
             }
-            signatures.extend(verdict.accepted.into_iter().map(|found| (name.clone(), found)));
+            // Beside a key's signature anything may stand; only who was asked for an identity has looked at it.
+            let known = |found: AcceptedSignature| AcceptedSignature {
+                certificate: found.certificate.filter(|_| *certified),
+                ..found
+            };
+            signatures.extend(verdict.accepted.into_iter().map(|found| (name.clone(), known(found))));
         }
         Ok(Found { image, signatures })
     }
@@ -157,13 +159,16 @@ impl Asked {
             Wanted::Attestation(kind) => format!("attested ({kind})"),
         };
         let line = |(name, signature): &(String, AcceptedSignature)| {
-            let AcceptedSignature { format, location, annotations, .. } = signature;
-            let annotations: String =
-                annotations.iter().map(|(key, value)| format!(" {key}={value}")).collect();
-            format!(
-                "{}@{}: {what} by {name} ({format}: {location}){annotations}",
-                reference.repository, found.image
-            )
+            let AcceptedSignature { format, location, annotations, certificate, .. } = signature;
+            let more: String = annotations.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+            // What was asked for may be a pattern.
+            let name = match certificate {
+                Some(CertificateIdentity { subject: Some(subject), issuer: Some(issuer), .. }) => {
+                    format!("{subject} (by the word of {issuer})")
+                }
+                _ => name.clone(),
+            };
+            format!("{}@{}: {what} by {name} ({format}: {location}){more}", reference.repository, found.image)
         };
         found.signatures.iter().map(line).collect()
     }
@@ -172,12 +177,18 @@ impl Asked {
 /// Returns cosign's array: each signature's claims.
 fn array(reference: &Reference, found: &Found) -> String {
     let claims = |(_, signature): &(String, AcceptedSignature)| {
-        let AcceptedSignature { format, docker_reference, kind, annotations, .. } = signature;
+        let AcceptedSignature { format, docker_reference, kind, annotations, certificate, .. } = signature;
         // Bundles name no repository; cosign shows what was asked for.
         let name = docker_reference.clone().unwrap_or_else(|| reference.to_string());
-        let optional = match (format, annotations.is_empty()) {
+        let mut optional = annotations.clone();
+        // As cosign does for `.sig` signatures, and here for bundles too.
+        let identity = certificate.as_ref().map(|it| [("Subject", &it.subject), ("Issuer", &it.issuer)]);
+        for (key, value) in identity.into_iter().flatten() {
+            optional.extend(value.clone().map(|value| (key.to_owned(), value)));
+        }
+        let optional = match (format, optional.is_empty()) {
             (Format::Legacy, true) => Value::Null,
-            _ => json!(annotations),
+            _ => json!(optional),
         };
         json!({
             "critical": {

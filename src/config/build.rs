@@ -125,6 +125,7 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         options: frontend,
         entitlements,
         push,
+        signing: sign.as_ref().map(|sign| sign.options.clone()).unwrap_or_default(),
         // Only the builder's own settings tell for which hosts it has to be said.
         insecure_hosts: Vec::new(),
         digest_wanted: iidfile.is_some()

@@ -9,6 +9,7 @@ use crate::cli::build::BuilderArgs;
 use crate::cli::buildkit::CreateArgs;
 use crate::cluster::builder::{BuilderSpec, ModeChoice, NAME_LIMIT};
 use crate::cluster::buildkitd::RegistrySettings;
+use crate::sign::key::KeyReference;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -159,6 +160,7 @@ pub fn spec(args: CreateArgs, directory: &Path, env: &dyn Environment) -> Result
             })?;
         registries.hosts.entry(host.to_owned()).or_default().mirrors.push(mirror.to_owned());
     }
+    registries.builder_key = args.builder_key.map(|key| shared_key(&key, "--builder-key")).transpose()?;
     let image = args.image.or_else(|| env.get_filled(names::BUILDER_IMAGE));
     let custom_config = args.custom_config;
     let timeout = timeout(args.builder_timeout.as_deref())?;
@@ -172,6 +174,22 @@ pub fn spec(args: CreateArgs, directory: &Path, env: &dyn Environment) -> Result
         registries,
         ..BuilderSpec::named(name, timeout)
     })
+}
+
+/// Checks the reference of a builder's key: everyone who builds there must be able to reach it, with rights of his own.
+///
+/// # Errors
+/// A file or variable of one machine, or what is no key at all.
+pub fn shared_key(text: &str, said_by: &str) -> Result<String, Misuse> {
+    let invalid = |value: String, reason: String| Misuse::Value { name: said_by.to_owned(), value, reason };
+    match text.parse::<KeyReference>() {
+        Err(error) => Err(invalid(error.redact(text), error.to_string())),
+        Ok(KeyReference::File(_) | KeyReference::Environment(_)) => {
+            let reason = "a builder's key is one that all its users can reach: `k8s://NAMESPACE/SECRET` or a key service";
+            Err(invalid(text.to_owned(), reason.to_owned()))
+        }
+        Ok(key) => Ok(key.to_string()),
+    }
 }
 
 /// Turns registry flags into a builder's settings. There every CA belongs to a host.

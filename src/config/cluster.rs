@@ -75,6 +75,18 @@ pub fn resolve(
     Ok(ClusterSettings { connect, flags })
 }
 
+/// Returns the flags that say which cluster is meant, as given: what other kubectl lines need to mean the same.
+pub fn place(args: &ClusterArgs) -> Vec<String> {
+    let mut flags = Vec::new();
+    if let Some(path) = &args.kubeconfig {
+        flags.extend(["--kubeconfig".to_owned(), path.display().to_string()]);
+    }
+    if let Some(context) = &args.context {
+        flags.extend(["--context".to_owned(), context.clone()]);
+    }
+    flags
+}
+
 /// What the kubelet tells a pod (client-go rest/config.go).
 fn in_cluster(env: &dyn Environment) -> Option<InCluster> {
     Some(InCluster {

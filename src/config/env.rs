@@ -20,6 +20,8 @@ pub mod names {
     pub const COSIGN_PASSWORD: &str = "COSIGN_PASSWORD";
     /// Repository that signatures go to, if it isn't the image's.
     pub const COSIGN_REPOSITORY: &str = "COSIGN_REPOSITORY";
+    /// `1`: `.sig` manifests are of docker's media types.
+    pub const COSIGN_DOCKER_MEDIA_TYPES: &str = "COSIGN_DOCKER_MEDIA_TYPES";
     /// `1`: sign with an identity where no key is given, as cosign 1 did.
     pub const COSIGN_EXPERIMENTAL: &str = "COSIGN_EXPERIMENTAL";
     /// Certificate authority, as `--fulcio-url`; cosign's name, as those that follow.

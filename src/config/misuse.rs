@@ -81,6 +81,9 @@ pub enum Misuse {
     /// A key's signatures would be published.
     #[error("the signature would be published in the log {0}, for everybody and for good")]
     PublicLog(String),
+    /// An identity without its issuer, or the other way round.
+    #[error("`{0}` (or its `-regexp`) is missing: an identity counts only by the word of its issuer")]
+    VerifyHalf(&'static str),
     /// `--sign=` with a word we don't know.
     #[error("{name}={value} is not one of `true`, `false`, `cosign`")]
     SignValue {
@@ -174,7 +177,7 @@ impl Misuse {
                 "agree with `--yes` or KUBECTL_BUILD_YES=1, or name another log with `--rekor-url`"
             }
             Self::VerifyWithoutKey => {
-                "name the public key with `--key FILE|env://NAME|k8s://NAMESPACE/SECRET`, or set COSIGN_KEY"
+                "name the public key with `--key FILE|env://NAME|k8s://NAMESPACE/SECRET` or COSIGN_KEY, or an identity with `--certificate-identity` and `--certificate-oidc-issuer`"
             }
             Self::SigningOptionUnused(_) => "add `--sign`, or leave it out",
             Self::TlsWithoutTcp(_) => "use `--builder tcp://HOST:PORT`, or leave it out",

@@ -5,6 +5,7 @@ use super::misuse::Misuse;
 use crate::cli::registry::RegistryArgs;
 use crate::registry::Repository;
 use secrecy::SecretString;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -32,11 +33,26 @@ pub struct RegistrySettings {
     pub secret: Option<String>,
     /// What credential helpers run in.
     pub helper_environment: Vec<(OsString, OsString)>,
+    /// The files that `--registry-ca` names, as given, each with its registry (empty for all).
+    pub ca_files: Vec<(String, String)>,
     /// The flags as given, for command lines that we print to be run again.
     pub flags: Vec<String>,
 }
 
 impl RegistrySettings {
+    /// Returns, for each registry of these repositories that the flags give one CA file, that file: all that other
+    /// tools take.
+    pub fn ca_file_of_each(&self, repositories: &[Repository]) -> BTreeMap<String, String> {
+        let mut files = BTreeMap::new();
+        for Repository { registry, .. } in repositories {
+            let fits = |(host, _): &&(String, String)| host.is_empty() || host == registry;
+            if let [(_, file)] = self.ca_files.iter().filter(fits).collect::<Vec<_>>()[..] {
+                files.insert(registry.clone(), file.clone());
+            }
+        }
+        files
+    }
+
     /// Returns what the flags say by registry, those without a host spread over the registries of these
     /// repositories.
     pub fn for_repositories(&self, repositories: &[Repository]) -> Vec<HostSettings> {
@@ -86,10 +102,16 @@ pub fn resolve(
         flags.extend(values.iter().flat_map(|value| [name.to_owned(), value.clone()]));
     }
     flags.extend(args.secret.iter().flat_map(|secret| ["--registry-secret".to_owned(), secret.clone()]));
+    let split = |value: &String| {
+        let (host, file) = value.split_once('=').unwrap_or(("", value));
+        (host.to_owned(), file.to_owned())
+    };
+    let ca_files = args.ca.iter().map(split).collect();
     Ok(RegistrySettings {
         hosts,
         docker_configs: docker_configs(env)?,
         secret: args.secret,
+        ca_files,
         helper_environment: env.all(),
         flags,
     })

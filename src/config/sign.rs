@@ -5,12 +5,12 @@ use super::keyless::{self, KeylessSettings};
 use super::misuse::Misuse;
 use super::source::{self, Source};
 use super::{kms, services};
-use crate::cli::signing::{KeyArgs, SigningArgs};
+use crate::cli::signing::{HowArgs, KeyArgs, SigningArgs};
 use crate::registry::{Digest, Reference, Repository};
-use crate::sign::Formats;
 use crate::sign::http::HttpOptions;
 use crate::sign::key::{KeyReference, Remote};
 use crate::sign::kms::KmsKey;
+use crate::sign::{Formats, Scope, SignOptions};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,6 +28,10 @@ pub struct SignSettings {
     pub formats_explicit: bool,
     /// Where the password of an encrypted key comes from.
     pub password: Password,
+    /// What else is special about the signatures.
+    pub options: SignOptions,
+    /// The key that signs for the builder, as the flag has it.
+    pub builder_key: Option<String>,
     /// The flags as given, for command lines that we print to be run again.
     pub flags: Vec<String>,
 }
@@ -41,6 +45,27 @@ pub struct KeySettings {
     pub source: Source,
     /// Where the key is.
     pub place: KeyPlace,
+}
+
+/// Resolves the key that signs for a builder: the flag's, or the reference that stands on the builder, which must be
+/// one that a builder can have.
+///
+/// # Errors
+/// A reference that names nothing, or a place of somebody else's machine.
+pub fn builder_key(
+    flag: Option<String>,
+    stored: Option<&str>,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<Option<KeySettings>, Misuse> {
+    match (flag, stored) {
+        (Some(text), _) => key(&text, Source::Flag("--builder-key"), directory, env).map(Some),
+        (None, Some(text)) => {
+            let source = "the builder's key";
+            key(&super::builder::shared_key(text, source)?, Source::Builder, directory, env).map(Some)
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Where a key is.
@@ -67,7 +92,7 @@ pub enum KeyPlace {
 }
 
 /// Where a password comes from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Password {
     /// From a file or COSIGN_PASSWORD.
     Given {
@@ -106,6 +131,11 @@ pub fn resolve_for_build(
             ("`--cosign-key`", !args.keys.keys.is_empty()),
             ("`--cosign-password-file`", args.keys.cosign_password_file.is_some()),
             ("`--signature-format`", args.keys.signature_format.is_some()),
+            ("`--sign-annotation`", !args.sign_annotations.is_empty()),
+            ("`--sign-scope`", args.how.scope.is_some()),
+            ("`--builder-key`", args.how.builder_key.is_some()),
+            ("`--signature-repository`", args.how.signature_repository.is_some()),
+            ("`--sign-container-identity`", args.how.container_identity.is_some()),
             ("`--keyless`", args.keys.identity.keyless),
             ("`--identity-token`", args.keys.identity.identity_token.is_some()),
             ("`--service-account`", args.keys.identity.service_account.is_some()),
@@ -123,7 +153,67 @@ pub fn resolve_for_build(
     if !push {
         return Err(Misuse::SignWithoutPush);
     }
-    resolve(args.keys, directory, env).map(Some)
+    let mut settings = resolve(args.keys, directory, env)?;
+    settings.add(options(args.how, ("--sign-annotation", &args.sign_annotations), env)?);
+    Ok(Some(settings))
+}
+
+/// What else is special about signatures, with the flags that said so.
+pub struct Options {
+    options: SignOptions,
+    builder_key: Option<String>,
+    flags: Vec<String>,
+}
+
+impl SignSettings {
+    /// Takes in what else is special.
+    pub fn add(&mut self, Options { options, builder_key, flags }: Options) {
+        self.options = options;
+        self.builder_key = builder_key;
+        self.flags.extend(flags);
+    }
+}
+
+/// Resolves what is special about signatures, whoever signs.
+///
+/// # Errors
+/// Unknown words, annotations and repositories that are none.
+pub fn options(
+    how: HowArgs,
+    (annotation_flag, pairs): (&'static str, &[String]),
+    env: &dyn Environment,
+) -> Result<Options, Misuse> {
+    let HowArgs { scope, builder_key, signature_repository, container_identity: identity } = how;
+    let mut flags = Vec::new();
+    let given = [
+        ("--sign-scope", &scope),
+        ("--builder-key", &builder_key),
+        ("--signature-repository", &signature_repository),
+        ("--sign-container-identity", &identity),
+    ];
+    for (name, value) in given {
+        flags.extend(value.iter().flat_map(|value| [name.to_owned(), value.clone()]));
+    }
+    // The line that finishes a build is one of `sign`, whatever the build calls it.
+    flags.extend(pairs.iter().flat_map(|pair| ["-a".to_owned(), pair.clone()]));
+    let scope = match scope {
+        None => Scope::default(),
+        Some(text) => text.parse().map_err(|reason| Misuse::Value {
+            name: "--sign-scope".to_owned(),
+            value: text.clone(),
+            reason,
+        })?,
+    };
+    let options = SignOptions {
+        scope,
+        storage: storage(signature_repository, env)?,
+        annotations: annotations(annotation_flag, pairs)?,
+        identity: identity.filter(|name| !name.is_empty()),
+        docker_media_types: env
+            .get(names::COSIGN_DOCKER_MEDIA_TYPES)
+            .is_some_and(|value| ["1", "true"].contains(&value.as_str())),
+    };
+    Ok(Options { options, builder_key, flags })
 }
 
 /// Resolves the keys of something that signs.
@@ -160,7 +250,8 @@ pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result
     }
     let password = password(password_file, directory, env)?;
     let formats_explicit = args.signature_format.is_some();
-    Ok(SignSettings { keys, keyless, formats, formats_explicit, password, flags })
+    let options = SignOptions::default();
+    Ok(SignSettings { keys, keyless, formats, formats_explicit, password, options, builder_key: None, flags })
 }
 
 /// Finds the password of encrypted keys: the file, COSIGN_PASSWORD, or nobody has said it yet.
@@ -336,7 +427,8 @@ mod tests {
         let keys = keys.iter().map(|&key| key.to_owned()).collect();
         let identity = Default::default();
         let keys = KeyArgs { keys, cosign_password_file: None, signature_format: None, identity };
-        SigningArgs { sign: sign.map(str::to_owned), keys }
+        let how = HowArgs::default();
+        SigningArgs { sign: sign.map(str::to_owned), keys, sign_annotations: Vec::new(), how }
     }
 
     fn resolve_with(
@@ -386,6 +478,43 @@ mod tests {
                 assert!(error.to_string().contains(said), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_special_is_said_again_when_the_build_is_finished() {
+        let env = Fixed::new([("PEM", PEM), ("COSIGN_REPOSITORY", "r.example/from-env")]);
+        let how = || HowArgs {
+            scope: Some("all".to_owned()),
+            builder_key: Some("k8s://ci/builder".to_owned()),
+            signature_repository: Some("r.example/signatures".to_owned()),
+            container_identity: Some("proxy.example/a".to_owned()),
+        };
+        let resolve = |sign, annotations: &[&str], how| {
+            let annotations = annotations.iter().map(|&pair| pair.to_owned()).collect();
+            let args = SigningArgs { sign_annotations: annotations, how, ..args(sign, &["env://PEM"]) };
+            resolve_for_build(args, true, Path::new("/"), &env)
+        };
+        let settings =
+            resolve(Some("true"), &["env=prod", "a=b=c"], how()).expect("signs").expect("settings");
+        let SignOptions { scope, storage, annotations, identity, docker_media_types } = settings.options;
+        assert_eq!(
+            (scope, identity.as_deref(), docker_media_types),
+            (Scope::All, Some("proxy.example/a"), false)
+        );
+        assert_eq!(storage, Some("r.example/signatures".parse().expect("a repository")));
+        assert_eq!(annotations["a"], "b=c");
+        assert_eq!(
+            settings.flags.join(" "),
+            "--cosign-key env://PEM --sign-scope all --builder-key k8s://ci/builder --signature-repository r.example/signatures \
+             --sign-container-identity proxy.example/a -a env=prod -a a=b=c"
+        );
+        let settings = resolve(Some("true"), &[], HowArgs::default()).expect("signs").expect("settings");
+        assert_eq!(settings.options.storage, Some("r.example/from-env".parse().expect("a repository")));
+        let refused = |pairs: &[&str]| resolve(Some("true"), pairs, HowArgs::default()).expect_err("misuse");
+        assert!(refused(&["env"]).to_string().contains("KEY=VALUE"));
+        assert!(refused(&["a=b", "a=c"]).to_string().contains("twice"));
+        let unused = resolve(None, &["a=b"], HowArgs::default()).expect_err("misuse");
+        assert!(matches!(unused, Misuse::SigningOptionUnused(_)));
     }
 
     #[test]

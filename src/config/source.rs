@@ -10,6 +10,8 @@ pub enum Source {
     Flag(&'static str),
     /// A variable of the environment.
     Env(&'static str),
+    /// What stands on the builder.
+    Builder,
     /// Nobody said anything.
     Default,
 }
@@ -18,6 +20,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(name) | Self::Env(name) => f.write_str(name),
+            Self::Builder => f.write_str("the builder's own settings"),
             Self::Default => f.write_str("the default"),
         }
     }

@@ -6,19 +6,18 @@ use super::sign::{self, KeySettings, Password};
 use super::source::Source;
 use crate::cli::verify::VerifyByArgs;
 use crate::registry::{Reference, Repository};
-use crate::sign::Wanted;
+use crate::sign::{IdentityPolicy, Leniency, Matcher, TrustRoot, Wanted};
+use regex::Regex;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is verified, and how it is told.
 #[derive(Debug)]
 pub struct VerifySettings {
     /// The images.
     pub references: Vec<Reference>,
-    /// Who must have signed, each of them.
-    pub keys: Vec<KeySettings>,
-    /// The password of a private key.
-    pub password: Password,
+    /// Who must have signed.
+    pub by: By,
     /// What must have been signed along.
     pub annotations: BTreeMap<String, String>,
     /// Where signatures are, if elsewhere.
@@ -27,6 +26,31 @@ pub struct VerifySettings {
     pub wanted: Wanted,
     /// What standard output gets.
     pub output: Output,
+}
+
+/// Who must have signed.
+#[derive(Debug)]
+pub enum By {
+    /// Each of these keys.
+    Keys {
+        /// The keys.
+        keys: Vec<KeySettings>,
+        /// The password of a private one.
+        password: Password,
+        /// Logs must have the signatures, by the word of this root.
+        logged: Option<TrustRoot>,
+    },
+    /// Whom a certificate names.
+    Identity {
+        /// The name for messages.
+        name: String,
+        /// Who, and by whose word.
+        policy: IdentityPolicy,
+        /// Whose certificates and logs count.
+        trust: TrustRoot,
+        /// What may be missing.
+        leniency: Leniency,
+    },
 }
 
 /// What standard output gets.
@@ -50,14 +74,6 @@ pub fn resolve(
     directory: &Path,
     env: &dyn Environment,
 ) -> Result<VerifySettings, Misuse> {
-    let VerifyByArgs {
-        keys,
-        cosign_password_file,
-        annotations,
-        signature_repository,
-        offline: _,
-        insecure_ignore_tlog,
-    } = by;
     let references = references
         .iter()
         .map(|text| text.parse::<Reference>().map_err(|error| invalid("REF", text, error.to_string())));
@@ -67,27 +83,71 @@ pub fn resolve(
         "text" => Output::Text,
         other => return Err(invalid("--output", other, "it is neither `json` nor `text`".to_owned())),
     };
-    if insecure_ignore_tlog == Some(false) {
-        let reason = "logs of keys' signatures cannot be verified yet".to_owned();
-        return Err(invalid("--insecure-ignore-tlog", "false", reason));
+    let annotations = sign::annotations("--annotations", &by.annotations)?;
+    let storage = sign::storage(by.signature_repository.clone(), env)?;
+    let wanted = attestation.map_or(Wanted::Signature, |kind| Wanted::Attestation(predicate_type(kind)));
+    let by = who(by, directory, env)?;
+    Ok(VerifySettings { references, by, annotations, storage, wanted, output })
+}
+
+/// Resolves whose signature counts: an identity's where one is named, else a key's.
+fn who(by: VerifyByArgs, directory: &Path, env: &dyn Environment) -> Result<By, Misuse> {
+    let subject = matcher("--certificate-identity", by.certificate_identity, by.certificate_identity_regexp)?;
+    let issuer =
+        matcher("--certificate-oidc-issuer", by.certificate_oidc_issuer, by.certificate_oidc_issuer_regexp)?;
+    let trust = || trust(by.trusted_root.as_deref(), directory, env);
+    match (subject, issuer) {
+        (Some(subject), Some(issuer)) => Ok(By::Identity {
+            name: subject.to_string(),
+            policy: IdentityPolicy { subject, issuer },
+            trust: trust()?,
+            leniency: Leniency { sct: by.insecure_ignore_sct, log: by.insecure_ignore_tlog.unwrap_or(false) },
+        }),
+        (None, None) => {
+            let mut texts: Vec<_> = by.keys.iter().map(|key| (key.clone(), Source::Flag("--key"))).collect();
+            if texts.is_empty() {
+                let variable = env.get_filled(names::COSIGN_KEY);
+                texts.extend(variable.map(|key| (key, Source::Env(names::COSIGN_KEY))));
+            }
+            if texts.is_empty() {
+                return Err(Misuse::VerifyWithoutKey);
+            }
+            let keys = texts.into_iter().map(|(text, source)| sign::key(&text, source, directory, env));
+            Ok(By::Keys {
+                keys: keys.collect::<Result<_, _>>()?,
+                password: sign::password(by.cosign_password_file.as_deref(), directory, env)?,
+                logged: (by.insecure_ignore_tlog == Some(false)).then(trust).transpose()?,
+            })
+        }
+        // Anybody can have a certificate; without its issuer a name is anybody's.
+        (Some(_), None) => Err(Misuse::VerifyHalf("--certificate-oidc-issuer")),
+        (None, Some(_)) => Err(Misuse::VerifyHalf("--certificate-identity")),
     }
-    let mut texts: Vec<_> = keys.into_iter().map(|key| (key, Source::Flag("--key"))).collect();
-    if texts.is_empty() {
-        texts.extend(env.get_filled(names::COSIGN_KEY).map(|key| (key, Source::Env(names::COSIGN_KEY))));
+}
+
+fn matcher(
+    flag: &'static str,
+    exact: Option<String>,
+    pattern: Option<String>,
+) -> Result<Option<Matcher>, Misuse> {
+    match (exact, pattern) {
+        (Some(text), _) => Ok(Some(Matcher::Exact(text))),
+        (None, Some(text)) => match Regex::new(&text) {
+            Ok(pattern) => Ok(Some(Matcher::Pattern(pattern))),
+            Err(error) => Err(invalid(&format!("{flag}-regexp"), &text, error.to_string())),
+        },
+        (None, None) => Ok(None),
     }
-    if texts.is_empty() {
-        return Err(Misuse::VerifyWithoutKey);
-    }
-    let keys = texts.into_iter().map(|(text, source)| sign::key(&text, source, directory, env));
-    Ok(VerifySettings {
-        references,
-        keys: keys.collect::<Result<_, _>>()?,
-        password: sign::password(cosign_password_file.as_deref(), directory, env)?,
-        annotations: sign::annotations("--annotations", &annotations)?,
-        storage: sign::storage(signature_repository, env)?,
-        wanted: attestation.map_or(Wanted::Signature, |kind| Wanted::Attestation(predicate_type(kind))),
-        output,
-    })
+}
+
+fn trust(flag: Option<&Path>, directory: &Path, env: &dyn Environment) -> Result<TrustRoot, Misuse> {
+    let variable = env.get_filled(names::COSIGN_TRUSTED_ROOT).map(PathBuf::from);
+    let Some(path) = flag.map(Path::to_owned).or(variable) else { return Ok(TrustRoot::public()) };
+    let path = directory.join(path);
+    let failed = |source| Misuse::File { name: "--trusted-root", path: path.clone(), source };
+    let json = std::fs::read(&path).map_err(failed)?;
+    TrustRoot::parse(&json)
+        .map_err(|error| invalid("--trusted-root", &path.display().to_string(), error.to_string()))
 }
 
 fn invalid(name: &str, value: &str, reason: String) -> Misuse {
@@ -131,10 +191,24 @@ mod tests {
         ]);
         let by = VerifyByArgs { annotations: vec!["env=prod=1".to_owned()], ..VerifyByArgs::default() };
         let settings = resolve_with(by, &env).expect("settings");
-        assert_eq!(settings.keys[0].text, "env://PUB");
+        let By::Keys { keys, logged: None, .. } = settings.by else { panic!("a key") };
+        assert_eq!(keys[0].text, "env://PUB");
         assert_eq!(settings.storage, Some("r.example/signatures".parse().expect("a repository")));
         assert_eq!(settings.annotations["env"], "prod=1");
         assert_eq!(settings.wanted, Wanted::Attestation("https://slsa.dev/provenance/v1".to_owned()));
+    }
+
+    #[test]
+    fn an_identity_beats_the_variable_of_a_key() {
+        let env = Fixed::new([("COSIGN_KEY", "/no/such.pub")]);
+        let by = VerifyByArgs {
+            certificate_identity_regexp: Some("@b.example$".to_owned()),
+            certificate_oidc_issuer: Some("https://issuer.example".to_owned()),
+            ..VerifyByArgs::default()
+        };
+        let settings = resolve_with(by, &env).expect("settings");
+        let By::Identity { leniency, .. } = settings.by else { panic!("an identity") };
+        assert_eq!(leniency, Leniency::default(), "the strictest");
     }
 
     #[test]
@@ -143,6 +217,12 @@ mod tests {
         let keys = || vec!["env://PUB".to_owned()];
         let refused = |by| resolve_with(by, &env).expect_err("misuse").to_string();
         assert!(refused(VerifyByArgs::default()).contains("needs a key"));
+        let half =
+            VerifyByArgs { certificate_identity: Some("a@b.example".to_owned()), ..Default::default() };
+        assert!(refused(half).contains("--certificate-oidc-issuer"));
+        let pattern =
+            VerifyByArgs { certificate_identity_regexp: Some("(".to_owned()), ..Default::default() };
+        assert!(refused(pattern).contains("--certificate-identity-regexp"));
         let by = VerifyByArgs { keys: keys(), annotations: vec!["env".to_owned()], ..Default::default() };
         assert!(refused(by).contains("KEY=VALUE"));
         let by = VerifyByArgs {

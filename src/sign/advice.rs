@@ -4,14 +4,17 @@
 use super::evidence::Certified;
 use super::{Format, Formats};
 use crate::registry::{Digest, Repository};
+use std::collections::BTreeMap;
 
 /// How cosign reaches a registry, where it isn't over HTTPS with a known certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RegistryAccess {
+pub struct RegistryAccess<'a> {
     /// The registry speaks plain HTTP.
     pub plain_http: bool,
     /// The registry's certificate isn't checked, or is signed by an authority that cosign doesn't know.
     pub insecure: bool,
+    /// The file of that authority, where there is one: it is checked then.
+    pub ca_file: Option<&'a str>,
 }
 
 /// What a line to verify with is made of.
@@ -28,7 +31,9 @@ pub struct VerifyLines<'a> {
     /// The formats that were written.
     pub formats: Formats,
     /// How to reach the registry.
-    pub access: RegistryAccess,
+    pub access: RegistryAccess<'a>,
+    /// What was signed along.
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 /// Whose signature a verifier looks for.
@@ -73,7 +78,7 @@ pub fn verify_lines(of: &VerifyLines<'_>) -> Vec<CosignLine> {
         let line = line(of, "", flags);
         vec![CosignLine { cosign: "cosign 3", line: line.clone() }, CosignLine { cosign: "cosign 2", line }]
     };
-    match of.by {
+    let mut lines = match of.by {
         SignedBy::LoggedKey { key, trusted_root } => {
             both(&format!("--key {}{}", quoted(key), root(trusted_root)))
         }
@@ -105,7 +110,11 @@ pub fn verify_lines(of: &VerifyLines<'_>) -> Vec<CosignLine> {
             };
             vec![three, CosignLine { cosign: "cosign 2", line }]
         }
-    }
+    };
+    // cosign 2.6 looks for bundles beside the image alone.
+    let in_vain = of.storage.is_some() && !of.formats.has(Format::Legacy);
+    lines.retain(|line| !in_vain || line.cosign != "cosign 2");
+    lines
 }
 
 /// cosign 2.6 asks for a trusted root as soon as it sees a bundle, even where nothing is looked up in it.
@@ -115,9 +124,18 @@ const EMPTY_TRUSTED_ROOT: &str =
 fn line(of: &VerifyLines<'_>, before: &str, flags: &str) -> String {
     let storage = of.storage.map(|storage| format!("COSIGN_REPOSITORY={storage} ")).unwrap_or_default();
     let http = if of.access.plain_http { " --allow-http-registry" } else { "" };
-    let insecure = if of.access.insecure { " --allow-insecure-registry" } else { "" };
+    let trust = match (of.access.ca_file, of.access.insecure) {
+        (Some(file), _) => format!(" --registry-cacert {}", quoted(file)),
+        (None, true) => " --allow-insecure-registry".to_owned(),
+        (None, false) => String::new(),
+    };
+    let annotations: String = of
+        .annotations
+        .iter()
+        .map(|(key, value)| format!(" -a {}", quoted(&format!("{key}={value}"))))
+        .collect();
     let (repository, image) = (of.repository, of.image);
-    format!("{before}{storage}cosign verify {flags}{http}{insecure} {repository}@{image}")
+    format!("{before}{storage}cosign verify {flags}{annotations}{http}{trust} {repository}@{image}")
 }
 
 /// Quotes a word for a POSIX shell where it needs it.
@@ -137,7 +155,7 @@ mod tests {
     fn lines(change: impl FnOnce(&mut VerifyLines<'_>)) -> Vec<String> {
         let (repository, image) = ("app".parse().unwrap(), Digest::of(b""));
         let access = RegistryAccess::default();
-        let by = SignedBy::Key("cosign.pub");
+        let (by, annotations) = (SignedBy::Key("cosign.pub"), BTreeMap::new());
         let mut of = VerifyLines {
             repository: &repository,
             image: &image,
@@ -145,6 +163,7 @@ mod tests {
             by,
             formats: Formats::Both,
             access,
+            annotations: &annotations,
         };
         change(&mut of);
         let short = |line: CosignLine| line.line.replace(&image.to_string(), "DIGEST");
@@ -168,7 +187,9 @@ mod tests {
     fn lines_by(by: SignedBy<'_>) -> Vec<String> {
         let (repository, image) = ("app".parse().unwrap(), Digest::of(b""));
         let (formats, access) = (Formats::Both, RegistryAccess::default());
-        let of = VerifyLines { repository: &repository, image: &image, storage: None, by, formats, access };
+        let annotations = &BTreeMap::new();
+        let (repository, image) = (&repository, &image);
+        let of = VerifyLines { repository, image, storage: None, by, formats, access, annotations };
         verify_lines(&of).into_iter().map(|line| line.line).collect()
     }
 
@@ -199,12 +220,16 @@ mod tests {
 
     #[test]
     fn what_is_special_shows() {
-        let access = RegistryAccess { plain_http: true, insecure: true };
+        let access = RegistryAccess { plain_http: true, insecure: true, ca_file: None };
         let line = &lines(|of| (of.by, of.access) = (SignedBy::Key("it's.pub"), access))[0];
         let expected =
             r"--key 'it'\''s.pub' --insecure-ignore-tlog --allow-http-registry --allow-insecure-registry ";
         assert!(line.contains(expected), "{line}");
+        let access = RegistryAccess { insecure: true, ca_file: Some("our ca.pem"), ..Default::default() };
+        let line = &lines(|of| of.access = access)[0];
+        assert!(line.contains("--insecure-ignore-tlog --registry-cacert 'our ca.pem' docker.io/"), "{line}");
         let storage = "ghcr.io/team/signatures".parse().unwrap();
+        let annotations = BTreeMap::from([("k".to_owned(), "<a b>".to_owned())]);
         let (repository, image) = ("app".parse().unwrap(), Digest::of(b""));
         let of = VerifyLines {
             repository: &repository,
@@ -213,8 +238,10 @@ mod tests {
             by: SignedBy::Key("cosign.pub"),
             formats: Formats::Both,
             access: RegistryAccess::default(),
+            annotations: &annotations,
         };
         for CosignLine { line, .. } in verify_lines(&of) {
+            assert!(line.contains(" -a 'k=<a b>' "), "{line}");
             assert!(line.contains("COSIGN_REPOSITORY=ghcr.io/team/signatures cosign verify"), "{line}");
         }
     }

@@ -1,7 +1,7 @@
 //! Whether one stored signature is good: pure, over bytes as a stranger reads them.
 
 use super::bundle;
-use super::evidence::{Content, Verifier};
+use super::evidence::{Content, Evidence, Verifier};
 use super::legacy::Layer;
 use super::payload;
 use crate::registry::Digest;
@@ -41,6 +41,8 @@ impl Expected {
 /// What a good signature says.
 #[derive(Debug)]
 pub(super) struct Said {
+    /// What signs it.
+    pub(super) evidence: Evidence,
     /// The repository that it names; bundles name none.
     pub(super) docker_reference: Option<String>,
     /// `critical.type`, or the statement's predicate type.
@@ -78,7 +80,7 @@ pub(super) fn layer(
     }
     expected.check_annotations(&claims.annotations)?;
     let payload::Claims { docker_reference, kind, annotations, .. } = claims;
-    Ok(Said { docker_reference: Some(docker_reference), kind, annotations })
+    Ok(Said { evidence, docker_reference: Some(docker_reference), kind, annotations })
 }
 
 /// Checks a bundle with the digest that its manifest gave: digest, signature, statement, in this order.
@@ -122,12 +124,17 @@ fn bundle_of(
     }
     let opened = bundle::open(blob).map_err(|error| error.to_string())?;
     verifier.verify(Content::Statement(&opened.statement), &opened.evidence)?;
-    let said = statement(&opened.statement, predicate_type, expected)?;
+    let said = statement(&opened.statement, &opened.evidence, predicate_type, expected)?;
     Ok((said, opened))
 }
 
 /// Checks what a statement says, once its signature has been verified.
-fn statement(bytes: &[u8], predicate_type: &str, expected: &Expected) -> Result<Said, String> {
+fn statement(
+    bytes: &[u8],
+    evidence: &Evidence,
+    predicate_type: &str,
+    expected: &Expected,
+) -> Result<Said, String> {
     let statement = bundle::Statement::parse(bytes).map_err(|error| error.to_string())?;
     if statement.predicate_type != predicate_type {
         let not = if predicate_type == bundle::SIGNED { "signature" } else { predicate_type };
@@ -136,7 +143,8 @@ fn statement(bytes: &[u8], predicate_type: &str, expected: &Expected) -> Result<
     let annotations =
         statement.about(&expected.image).ok_or_else(|| "its statement is about another image".to_owned())?;
     expected.check_annotations(&annotations)?;
-    Ok(Said { docker_reference: None, kind: statement.predicate_type, annotations })
+    let evidence = evidence.clone();
+    Ok(Said { evidence, docker_reference: None, kind: statement.predicate_type, annotations })
 }
 
 /// A DSSE envelope as it stands in a layer of an `.att` image; its payload is a statement.
@@ -194,5 +202,5 @@ pub(super) fn attestation_layer(
     if !is_good {
         return Err(refused);
     }
-    Ok((statement(&payload, predicate_type, expected)?, envelope))
+    Ok((statement(&payload, &evidence, predicate_type, expected)?, envelope))
 }

@@ -6,6 +6,7 @@ use super::log::{LogEntry, LogPlace};
 use super::trust::CertificateIdentity;
 use async_trait::async_trait;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -83,6 +84,12 @@ pub trait Signer: Send + Sync {
     /// Returns the key that signs every time, or `None` where each signature has a key of its own. With a key
     /// an earlier signature over the same content is found and kept instead of being made once more.
     fn public_key(&self) -> Option<&PublicKey>;
+
+    /// Returns what this signer signs along beside what the request says, which yields to it.
+    fn annotations(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        &NONE
+    }
 
     /// Returns what the certificate says that this signer signs with; `None` for keys, and before the first signature.
     fn certified(&self) -> Option<Certified> {
@@ -174,5 +181,45 @@ impl Signer for KeySigner {
             .sign(&content.message())
             .map_err(|error| SignerError { signer: self.name.clone(), source: Box::new(error) })?;
         Ok(Evidence::new(signature, Material::PublicKey { hint: self.key.public().hint() }))
+    }
+}
+
+/// A signer that signs annotations of its own along, such as the name of the builder that it stands for.
+pub struct Annotated {
+    signer: Box<dyn Signer>,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Annotated {
+    /// Returns the signer with these annotations.
+    pub fn new(signer: Box<dyn Signer>, annotations: BTreeMap<String, String>) -> Self {
+        Self { signer, annotations }
+    }
+}
+
+#[async_trait]
+impl Signer for Annotated {
+    fn name(&self) -> &str {
+        self.signer.name()
+    }
+
+    fn verifier(&self) -> &dyn Verifier {
+        self.signer.verifier()
+    }
+
+    fn public_key(&self) -> Option<&PublicKey> {
+        self.signer.public_key()
+    }
+
+    fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
+
+    fn certified(&self) -> Option<Certified> {
+        self.signer.certified()
+    }
+
+    async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
+        self.signer.sign(content).await
     }
 }

@@ -6,6 +6,7 @@
 
 mod encrypted;
 mod file;
+mod pair;
 mod private;
 mod public;
 mod reference;
@@ -14,6 +15,7 @@ mod secret;
 
 pub use encrypted::EncryptedKey;
 pub use file::KeyFile;
+pub use pair::SealedPair;
 pub use private::PrivateKey;
 pub use public::{Hash, KeyKind, PublicKey};
 pub use reference::{KeyReference, KeyReferenceError, PemUrl};
@@ -59,6 +61,12 @@ pub enum KeyError {
         /// The parallelism.
         p: u64,
     },
+    /// A key that was to be encrypted is encrypted already.
+    #[error("is in cosign's encrypted format already")]
+    Sealed,
+    /// The cryptographic provider failed, such as for lack of randomness.
+    #[error("the cryptographic provider could not make the key")]
+    Provider,
     /// The password doesn't open the box, or the box is damaged: the cipher can't tell which.
     #[error("the password does not decrypt the key")]
     WrongPassword,

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 pub(super) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 pub(super) const PREDICATE_TYPE: &str = "predicateType";
 /// The media type of an attestation's layer.
@@ -200,8 +201,17 @@ pub(super) struct Encoded {
 impl SignatureImage {
     /// Returns the image without signatures.
     pub(super) fn empty() -> Self {
+        Self::empty_of(OCI_MANIFEST, OCI_CONFIG)
+    }
+
+    /// Returns the image without signatures, of docker's media types.
+    pub(super) fn empty_docker() -> Self {
+        Self::empty_of(DOCKER_MANIFEST, DOCKER_CONFIG)
+    }
+
+    fn empty_of(manifest_type: &str, config_type: &str) -> Self {
         let manifest = Object::parse(
-            format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{"mediaType":"{OCI_CONFIG}","size":0,"digest":"{}"}},"layers":[]}}"#, Digest::of(b""))
+            format!(r#"{{"schemaVersion":2,"mediaType":"{manifest_type}","config":{{"mediaType":"{config_type}","size":0,"digest":"{}"}},"layers":[]}}"#, Digest::of(b""))
                 .as_bytes(),
         );
         let config = Object::parse(

@@ -66,17 +66,25 @@ impl<'a> Run<'a> {
         self.request.storage.as_ref().unwrap_or(&self.request.repository)
     }
 
-    pub(super) fn annotations(&self) -> &BTreeMap<String, String> {
-        &self.request.annotations
+    /// Returns the name that `.sig` signatures state.
+    pub(super) fn docker_reference(&self) -> String {
+        self.request.identity.clone().unwrap_or_else(|| self.repository().signing_name())
     }
 
-    /// Returns what our own signatures of this image must say when they are read back.
-    pub(super) fn expected(&self, image: &Digest) -> Expected {
+    /// Returns what this signer signs along: the request's annotations and, over them, its own.
+    pub(super) fn annotations(&self, signer: &dyn Signer) -> BTreeMap<String, String> {
+        let mut annotations = self.request.annotations.clone();
+        annotations.extend(signer.annotations().clone());
+        annotations
+    }
+
+    /// Returns what this signer's signature of this image must say when it is read back.
+    pub(super) fn expected(&self, image: &Digest, signer: &dyn Signer) -> Expected {
         Expected {
             image: *image,
-            docker_reference: Some(self.repository().signing_name()),
+            docker_reference: Some(self.docker_reference()),
             kind: Some(payload::IMAGE_SIGNATURE),
-            annotations: self.annotations().clone(),
+            annotations: self.annotations(signer),
         }
     }
 

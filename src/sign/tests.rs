@@ -166,6 +166,8 @@ fn request() -> SignRequest {
         scope: Scope::default(),
         formats: Formats::Both,
         annotations: BTreeMap::new(),
+        identity: None,
+        docker_media_types: false,
     }
 }
 
@@ -389,6 +391,52 @@ async fn signatures_can_live_elsewhere_and_name_the_image_all_the_same() {
     let payload: Digest = store.tag(&sig_tag())["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
     let text = store.edit(|state| String::from_utf8(state.blobs[&payload].to_vec()).unwrap());
     assert!(text.contains(r#""docker-reference":"registry.example/team/app""#), "{text}");
+}
+
+/// A proxy's name in the payload, docker's media types around it; bundles have neither.
+#[tokio::test]
+async fn registries_of_another_kind_are_served() {
+    let store = MemoryStore::new(true);
+    let identity = Some("proxy.example/app".to_owned());
+    sign(&store, &["p256-pkcs8"], &SignRequest { identity, docker_media_types: true, ..request() })
+        .await
+        .unwrap();
+    let manifest = store.tag(&sig_tag());
+    assert_eq!(manifest["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.docker.container.image.v1+json");
+    assert_eq!(manifest["layers"][0]["mediaType"], payload::MEDIA_TYPE);
+    let stored = store.edit(|state| state.manifests[&sig_tag()].media_type.clone());
+    assert_eq!(stored, "application/vnd.docker.distribution.manifest.v2+json");
+    let proxy = |request: &mut VerifyRequest| request.docker_reference = Some("proxy.example/app".to_owned());
+    assert_eq!(verify(&store, "p256-pkcs8", proxy).await.accepted.len(), 2);
+    // What stands there keeps its types when another signature is added.
+    sign(&store, &["rsa2048-pkcs8"], &request()).await.unwrap();
+    assert_eq!(store.tag(&sig_tag())["mediaType"], manifest["mediaType"]);
+}
+
+/// A builder's signature carries its name, the user's beside it doesn't; signing again adds neither.
+#[tokio::test]
+async fn a_signer_signs_annotations_of_its_own_along() {
+    let store = MemoryStore::new(false);
+    let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    let signers = || -> Vec<Box<dyn Signer>> {
+        let builders = Annotated::new(signer("rsa2048-pkcs8"), map("builder", "ci"));
+        vec![signer("p256-pkcs8"), Box::new(builders)]
+    };
+    let request = SignRequest { annotations: map("env", "prod"), ..request() };
+    for reused in [false, true] {
+        let report = sign_image(&store, &signers(), &request, &Events::off()).await.unwrap();
+        assert!(report.subjects[0].signatures.iter().all(|found| found.reused == reused), "{report:?}");
+    }
+    assert_eq!(store.calls(&format!("put {}", sig_tag())), 1, "all layers in one write");
+    let by = async |key: &str| {
+        let accepted = verify(&store, key, |_| ()).await.accepted;
+        accepted.into_iter().map(|found| found.annotations).collect::<Vec<_>>()
+    };
+    assert_eq!(by("p256-pkcs8").await, [map("env", "prod"), map("env", "prod")]);
+    let mut both = map("env", "prod");
+    both.extend(map("builder", "ci"));
+    assert_eq!(by("rsa2048-pkcs8").await, [both.clone(), both]);
 }
 
 #[tokio::test]
@@ -662,4 +710,28 @@ async fn any_kind_of_simple_signing_counts() {
     });
     let verdict = verify(&store, "p256-pkcs8", |request| request.formats = Formats::Legacy).await;
     assert_eq!(verdict.accepted[0].kind, "atomic container signature", "{verdict:?}");
+}
+
+proptest::proptest! {
+    /// Whatever somebody pushes there is refused, not crashed on.
+    #[test]
+    fn no_envelope_or_manifest_panics(bytes: Vec<u8>, payload: Vec<u8>, signature: String) {
+        use base64::Engine as _;
+        let verifier = signer("p256-pkcs8");
+        let expected = check::Expected {
+            image: Digest::of(b"image"), docker_reference: None, kind: None, annotations: BTreeMap::new(),
+        };
+        let envelope = serde_json::json!({
+            "payloadType": bundle::STATEMENT,
+            "payload": base64::engine::general_purpose::STANDARD.encode(&payload),
+            "signatures": [{ "sig": signature }],
+        });
+        for blob in [bytes.clone(), envelope.to_string().into_bytes()] {
+            let mut layer = legacy::Layer::new(&blob, &Evidence::new(Vec::new(), Material::PublicKey { hint: String::new() }));
+            layer.digest = Digest::of(&blob);
+            let checked = check::attestation_layer(&layer, &blob, PROVENANCE, &expected, verifier.verifier());
+            proptest::prop_assert!(checked.is_err());
+        }
+        let _either_way = legacy::layers_of(&bytes);
+    }
 }

@@ -187,7 +187,7 @@ impl IdentityVerifier {
 impl Verifier for IdentityVerifier {
     fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {
         let Material::Certificate { leaf, .. } = &evidence.material else {
-            return Err("it was made with a key, not with a certificate".to_owned());
+            return Err(super::verify::NO_CERTIFICATE.to_owned());
         };
         let IdentityPolicy { subject, issuer } = &self.policy;
         let found = CertificateIdentity::read(leaf)?;

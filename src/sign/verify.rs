@@ -2,8 +2,9 @@
 
 use super::check::{self, Envelope, Expected, Said};
 use super::error::SignError;
-use super::evidence::Verifier;
+use super::evidence::{Material, Verifier};
 use super::store::Store;
+use super::trust::CertificateIdentity;
 use super::{Format, Formats, bundle, legacy, referrer};
 use crate::registry::{Digest, Repository};
 use std::collections::BTreeMap;
@@ -66,9 +67,14 @@ pub struct AcceptedSignature {
     pub kind: String,
     /// What was signed along.
     pub annotations: BTreeMap<String, String>,
+    /// What the certificate beside it says: as good as the verifier, since one that knows a key looks at no certificate.
+    pub certificate: Option<CertificateIdentity>,
     /// The DSSE envelope as JSON in one line, of an attestation.
     pub envelope: Option<String>,
 }
+
+/// Why a verifier of identities refuses a key's signature.
+pub const NO_CERTIFICATE: &str = "it was made with a key, not with a certificate";
 
 /// A signature that doesn't hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +91,11 @@ impl Verdict {
     fn add(&mut self, format: Format, location: Digest, checked: Result<(Said, Option<Envelope>), String>) {
         match checked {
             Ok((said, envelope)) => {
-                let Said { docker_reference, kind, annotations } = said;
+                let Said { evidence, docker_reference, kind, annotations } = said;
+                let certificate = match &evidence.material {
+                    Material::Certificate { leaf, .. } => CertificateIdentity::read(leaf).ok(),
+                    Material::PublicKey { .. } => None,
+                };
                 let envelope = envelope.map(|envelope| envelope.to_json());
                 self.accepted.push(AcceptedSignature {
                     format,
@@ -93,6 +103,7 @@ impl Verdict {
                     docker_reference,
                     kind,
                     annotations,
+                    certificate,
                     envelope,
                 });
             }

@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 const SALT_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
+/// The work factor of new boxes, as a power of two.
+const LOG_N: u8 = 16;
 /// The longest box we look into; RSA 8192 is under 5 KiB of PKCS#8.
 const CIPHERTEXT_LIMIT: usize = 64 * 1024;
 
@@ -86,6 +88,37 @@ impl EncryptedKey {
         })
     }
 
+    /// Returns the JSON of a box around PKCS#8, locked with this password as cosign does it today: N=2^16.
+    ///
+    /// Costs what [`decrypt`](Self::decrypt) costs.
+    ///
+    /// # Errors
+    /// [`KeyError::Provider`], for lack of randomness.
+    pub(super) fn seal(pkcs8: &[u8], password: &SecretString) -> Result<Vec<u8>, KeyError> {
+        let (mut salt, mut nonce) = ([0; SALT_BYTES], [0; NONCE_BYTES]);
+        aws_lc_rs::rand::fill(&mut salt).map_err(|_| KeyError::Provider)?;
+        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| KeyError::Provider)?;
+        Self::seal_with(pkcs8, password, LOG_N, (salt, nonce))
+    }
+
+    fn seal_with(
+        pkcs8: &[u8],
+        password: &SecretString,
+        log_n: u8,
+        (salt, nonce): ([u8; SALT_BYTES], [u8; NONCE_BYTES]),
+    ) -> Result<Vec<u8>, KeyError> {
+        let key = derive(password.expose_secret(), &salt, log_n);
+        let sealed = XSalsa20Poly1305::new(key.as_ref().into()).encrypt(&nonce.into(), pkcs8);
+        let (salt, nonce) = (STANDARD.encode(salt), STANDARD.encode(nonce));
+        let sealed = STANDARD.encode(sealed.map_err(|_| KeyError::Provider)?);
+        let n = 1_u32 << log_n;
+        // The order of the members is cosign's.
+        let json = format!(
+            r#"{{"kdf":{{"name":"scrypt","params":{{"N":{n},"r":8,"p":1}},"salt":"{salt}"}},"cipher":{{"name":"nacl/secretbox","nonce":"{nonce}"}},"ciphertext":"{sealed}"}}"#
+        );
+        Ok(json.into_bytes())
+    }
+
     /// Decrypts with this password; if that fails and it ends in a newline, once more without it.
     ///
     /// cosign takes everything that it reads from a pipe as the password, so that `echo pw | cosign
@@ -104,15 +137,20 @@ impl EncryptedKey {
     }
 
     fn open(&self, password: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let params = scrypt::Params::new(self.log_n, 8, 1).expect("the three accepted sets are valid");
-        let mut key = Zeroizing::new([0; 32]);
-        scrypt::scrypt(password.as_bytes(), &self.salt, &params, key.as_mut_slice())
-            .expect("32 bytes is a valid length");
+        let key = derive(password, &self.salt, self.log_n);
         XSalsa20Poly1305::new(key.as_ref().into())
             .decrypt(&self.nonce.into(), self.ciphertext.as_slice())
             .map(Zeroizing::new)
             .map_err(|_| KeyError::WrongPassword)
     }
+}
+
+fn derive(password: &str, salt: &[u8], log_n: u8) -> Zeroizing<[u8; 32]> {
+    let params = scrypt::Params::new(log_n, 8, 1).expect("the three accepted sets are valid");
+    let mut key = Zeroizing::new([0; 32]);
+    scrypt::scrypt(password.as_bytes(), salt, &params, key.as_mut_slice())
+        .expect("32 bytes is a valid length");
+    key
 }
 
 fn decode(text: &str, otherwise: &'static str) -> Result<Vec<u8>, KeyError> {
@@ -134,18 +172,10 @@ mod tests {
     use super::*;
     use crate::sign::key::KeyFile;
 
-    /// Seals `plain` as cosign does, with a chosen work factor; a twin of `open` for tests.
+    /// Seals `plain` as cosign does, with a chosen work factor.
     fn seal(plain: &[u8], password: &str, log_n: u8) -> String {
-        let (salt, nonce) = ([7; SALT_BYTES], [9; NONCE_BYTES]);
-        let params = scrypt::Params::new(log_n, 8, 1).unwrap();
-        let mut key = [0; 32];
-        scrypt::scrypt(password.as_bytes(), &salt, &params, &mut key).unwrap();
-        let sealed = XSalsa20Poly1305::new(&key.into()).encrypt(&nonce.into(), plain).unwrap();
-        let (salt, nonce, sealed) = (STANDARD.encode(salt), STANDARD.encode(nonce), STANDARD.encode(sealed));
-        format!(
-            r#"{{"kdf":{{"name":"scrypt","params":{{"N":{},"r":8,"p":1}},"salt":"{salt}"}},"cipher":{{"name":"nacl/secretbox","nonce":"{nonce}"}},"ciphertext":"{sealed}"}}"#,
-            1u32 << log_n
-        )
+        let random = ([7; SALT_BYTES], [9; NONCE_BYTES]);
+        String::from_utf8(EncryptedKey::seal_with(plain, &password.into(), log_n, random).unwrap()).unwrap()
     }
 
     fn pkcs8() -> Vec<u8> {

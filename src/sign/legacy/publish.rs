@@ -11,8 +11,9 @@ use crate::sign::log::LogPlace;
 use crate::sign::pause;
 use crate::sign::payload;
 use crate::sign::run::{Placed, Run};
-use crate::sign::store::Manifest;
+use crate::sign::store::{Manifest, StoreError};
 use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::OnceCell;
 
 /// How often the tag is written when other writers overwrite it.
@@ -21,7 +22,6 @@ const ATTEMPTS: u32 = 10;
 /// What was found or made for one image.
 #[derive(Debug)]
 pub(in crate::sign) struct Published {
-    payload: Digest,
     /// One for each signer, in their order.
     signatures: Vec<(Layer, Placed)>,
 }
@@ -39,12 +39,45 @@ impl Published {
 /// removes the layer of the first. Hence the tag is read again right before the write and after it, and written
 /// anew with what stands there now while ours is missing.
 pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Digest) -> Result<Published, SignError> {
-    let payload = payload::simple_signing(&run.repository().signing_name(), image, run.annotations());
-    let payload = Payload { bytes: Bytes::from(payload), uploaded: OnceCell::new() };
+    let payloads = Payloads::new(run, image);
     let tag = tag(image);
-    // It goes up while the tag is read and the signatures are made.
-    let ((), published) = tokio::try_join!(payload.upload(run), add(run, &tag, &payload))?;
+    // They go up while the tag is read and the signatures are made.
+    let ((), published) = tokio::try_join!(payloads.upload(run), add(run, &tag, &payloads))?;
     Ok(published)
+}
+
+/// What the signers sign: mostly one and the same, but some sign annotations of their own along.
+struct Payloads {
+    distinct: Vec<Payload>,
+    /// Which of them each signer signs.
+    of_signer: Vec<usize>,
+}
+
+impl Payloads {
+    fn new(run: &Run<'_>, image: &Digest) -> Self {
+        let mut payloads = Self { distinct: Vec::new(), of_signer: Vec::new() };
+        for signer in run.signers {
+            let annotations = run.annotations(signer.as_ref());
+            let bytes = payload::simple_signing(&run.docker_reference(), image, &annotations);
+            let known = payloads.distinct.iter().position(|payload| payload.bytes == bytes);
+            payloads.of_signer.push(known.unwrap_or_else(|| {
+                payloads.distinct.push(Payload { bytes: Bytes::from(bytes), uploaded: OnceCell::new() });
+                payloads.distinct.len() - 1
+            }));
+        }
+        payloads
+    }
+
+    /// Returns each signer's, in their order.
+    fn each(&self) -> impl Iterator<Item = &Bytes> {
+        self.of_signer.iter().map(|at| &self.distinct[*at].bytes)
+    }
+
+    /// Uploads them, or waits until they are.
+    async fn upload(&self, run: &Run<'_>) -> Result<(), SignError> {
+        let uploads = self.distinct.iter().map(|payload| payload.upload(run));
+        futures_util::future::try_join_all(uploads).await.map(drop)
+    }
 }
 
 /// What is signed, on its way to the registry.
@@ -62,24 +95,26 @@ impl Payload {
     }
 }
 
-async fn add(run: &Run<'_>, tag: &str, payload: &Payload) -> Result<Published, SignError> {
+async fn add(run: &Run<'_>, tag: &str, payloads: &Payloads) -> Result<Published, SignError> {
     let at = run.storage();
-    let mut standing = Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await?;
+    let docker = run.request.docker_media_types;
+    let mut standing =
+        Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await?.or_new(docker);
     let mut made: Vec<Option<(Layer, Vec<LogPlace>)>> = vec![None; run.signers.len()];
     for attempt in 1..=ATTEMPTS {
         let before = standing.image.layers().count();
         let mut next = standing.image.clone();
         let mut signatures = Vec::new();
-        for (signer, made) in run.signers.iter().zip(&mut made) {
+        for ((signer, payload), made) in run.signers.iter().zip(payloads.each()).zip(&mut made) {
             let own = made.as_ref().map(|(layer, _)| layer);
-            let layer = match find(&next, signer.as_ref(), &payload.bytes, own) {
+            let layer = match find(&next, signer.as_ref(), payload, own) {
                 Some(layer) => layer.clone(),
                 None => {
                     let (layer, logged) = match made.take() {
                         Some(made) => made,
                         None => {
-                            let evidence = signer.sign(Content::Payload(&payload.bytes)).await?;
-                            (Layer::new(&payload.bytes, &evidence), evidence.log_places())
+                            let evidence = signer.sign(Content::Payload(payload)).await?;
+                            (Layer::new(payload, &evidence), evidence.log_places())
                         }
                     };
                     next.append(&layer).map_err(SignError::foreign(at, tag))?;
@@ -92,12 +127,13 @@ async fn add(run: &Run<'_>, tag: &str, payload: &Payload) -> Result<Published, S
         }
         let location = match next.layers().count() == before {
             true => standing.digest(),
-            false => match write(run, tag, &standing, &next, payload).await? {
+            false => match write(run, tag, &standing, &next, payloads).await? {
                 Written::Yes(location) => location,
                 Written::Changed => {
                     run.note_other_writer(tag);
                     pause(attempt).await;
                     standing = Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await?;
+                    standing = standing.or_new(docker);
                     continue;
                 }
             },
@@ -107,7 +143,7 @@ async fn add(run: &Run<'_>, tag: &str, payload: &Payload) -> Result<Published, S
             (layer, Placed { location, reused, logged: logged.unwrap_or_default() })
         };
         let signatures = signatures.into_iter().map(placed).collect();
-        return Ok(Published { payload: Digest::of(&payload.bytes), signatures });
+        return Ok(Published { signatures });
     }
     Err(SignError::LostRace { tag: tag.to_owned(), repository: at.to_string() })
 }
@@ -126,12 +162,12 @@ async fn write(
     tag: &str,
     standing: &Opened,
     next: &SignatureImage,
-    payload: &Payload,
+    payloads: &Payloads,
 ) -> Result<Written, SignError> {
     let at = run.storage();
     let encoded = next.encode();
     let config = async { Ok(run.store.put_blob(at, Bytes::from(encoded.config)).await?) };
-    tokio::try_join!(config, payload.upload(run))?;
+    tokio::try_join!(config, payloads.upload(run))?;
     // The upload took a while. What is read here is as fresh as it can be, so that a writer who looks after his
     // own write sees ours.
     if Standing::read(run.store, at, tag).await?.0 != standing.manifest {
@@ -158,18 +194,24 @@ pub(in crate::sign) async fn verify(
 ) -> Result<(), SignError> {
     let at = run.storage();
     let tag = tag(image);
-    let blob = run.store.get_blob(at, &published.payload, BLOB_LIMIT);
-    let (blob, manifest) = tokio::try_join!(blob, run.store.get_manifest(at, &tag))?;
+    let payloads: BTreeSet<Digest> = published.signatures.iter().map(|(layer, _)| layer.digest).collect();
+    let blobs = payloads.into_iter().map(async |digest| {
+        let blob = run.store.get_blob(at, &digest, BLOB_LIMIT).await?;
+        Ok::<_, StoreError>((digest, blob))
+    });
+    let blobs = futures_util::future::try_join_all(blobs);
+    let (blobs, manifest) = tokio::try_join!(blobs, run.store.get_manifest(at, &tag))?;
+    let blobs: BTreeMap<Digest, Bytes> = blobs.into_iter().collect();
     let standing = match manifest {
         Some(manifest) => SignatureImage::layers_of(&manifest.bytes).map_err(SignError::foreign(at, &tag))?,
         None => Vec::new(),
     };
-    let expected = run.expected(image);
     for ((layer, _), signer) in published.signatures.iter().zip(run.signers) {
         let Some(found) = standing.iter().find(|found| *found == layer) else {
             return Err(SignError::LostRace { tag, repository: at.to_string() });
         };
-        check::layer(found, &blob, &expected, signer.verifier())
+        let expected = run.expected(image, signer.as_ref());
+        check::layer(found, &blobs[&layer.digest], &expected, signer.verifier())
             .map_err(|reason| run.does_not_verify(image, signer.as_ref(), reason))?;
     }
     Ok(())

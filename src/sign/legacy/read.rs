@@ -45,6 +45,14 @@ impl Standing {
 }
 
 impl Opened {
+    /// Returns it, or, where nothing stands at the tag, an image without signatures, if wanted of docker's media types.
+    pub(in crate::sign) fn or_new(self, docker: bool) -> Self {
+        match self.manifest {
+            None if docker => Self { image: SignatureImage::empty_docker(), manifest: None },
+            _ => self,
+        }
+    }
+
     /// Returns the digest of the manifest under the tag, or of nothing.
     pub(in crate::sign) fn digest(&self) -> Digest {
         Digest::of(self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.bytes))

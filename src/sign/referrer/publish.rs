@@ -4,7 +4,7 @@ use super::read::{BUNDLE_LIMIT, Listing, Stored, fetch_bundles, list, open_index
 use super::{Entry, FallbackIndex, OCI_INDEX, OCI_MANIFEST, find, referrer};
 use crate::registry::{Descriptor, Digest};
 use crate::sign::bundle;
-use crate::sign::check::{self, Expected};
+use crate::sign::check;
 use crate::sign::error::SignError;
 use crate::sign::evidence::{Content, Material, Signer};
 use crate::sign::key::Hash;
@@ -51,7 +51,6 @@ pub(in crate::sign) async fn publish(run: &Run<'_>, image: &Descriptor) -> Resul
 
 async fn add(run: &Run<'_>, image: &Descriptor) -> Result<Published, SignError> {
     let at = run.storage();
-    let statement = bundle::signed_statement(&image.digest, run.annotations());
     let listing = list(run.store, at, &image.digest).await?;
     let stored = fetch_bundles(run.store, at, &image.digest, listing.descriptors()).await?;
 
@@ -64,6 +63,8 @@ async fn add(run: &Run<'_>, image: &Descriptor) -> Result<Published, SignError> 
                 Signature { entry: entry.clone(), bundle: *bundle, placed }
             }
             None => {
+                let annotations = run.annotations(signer.as_ref());
+                let statement = bundle::signed_statement(&image.digest, &annotations);
                 let (signature, manifest) = upload(run, image, signer.as_ref(), &statement).await?;
                 new.push((signature.entry.digest, manifest));
                 signature
@@ -129,9 +130,8 @@ pub(in crate::sign) async fn verify(
     image: &Digest,
     published: &Published,
 ) -> Result<(), SignError> {
-    let expected = run.expected(image);
     let pairs = run.signers.iter().zip(&published.signatures);
-    let checks = pairs.map(|(signer, signature)| check_one(run, signer.as_ref(), signature, &expected));
+    let checks = pairs.map(|(signer, signature)| check_one(run, signer.as_ref(), signature, image));
     let checks = futures_util::future::try_join_all(checks);
     tokio::try_join!(checks, check_listed(run, image, published)).map(|_| ())
 }
@@ -140,9 +140,10 @@ async fn check_one(
     run: &Run<'_>,
     signer: &dyn Signer,
     signature: &Signature,
-    expected: &Expected,
+    image: &Digest,
 ) -> Result<(), SignError> {
-    let (at, image, digest) = (run.storage(), &expected.image, signature.entry.digest);
+    let (at, digest) = (run.storage(), signature.entry.digest);
+    let expected = run.expected(image, signer);
     let reference = digest.to_string();
     let manifest = run.store.get_manifest(at, &reference);
     let blob = run.store.get_blob(at, &signature.bundle, BUNDLE_LIMIT);
@@ -155,7 +156,7 @@ async fn check_one(
     if found.bundle != signature.bundle {
         return Err(refused(format!("{digest} holds another bundle")));
     }
-    check::bundle(&found.bundle, &blob, expected, signer.verifier()).map(|_| ()).map_err(refused)
+    check::bundle(&found.bundle, &blob, &expected, signer.verifier()).map(|_| ()).map_err(refused)
 }
 
 async fn check_listed(run: &Run<'_>, image: &Digest, published: &Published) -> Result<(), SignError> {
@@ -182,7 +183,7 @@ fn is_by(stored: &Stored, signer: &dyn Signer, run: &Run<'_>, image: &Digest) ->
     let says_the_same = || {
         bundle::Statement::parse(&opened.statement).is_ok_and(|statement| {
             statement.predicate_type == bundle::SIGNED
-                && statement.about(image).is_some_and(|annotations| annotations == *run.annotations())
+                && statement.about(image).is_some_and(|annotations| annotations == run.annotations(signer))
         })
     };
     is_sound && says_the_same()
