@@ -4,6 +4,7 @@
 mod peers;
 #[path = "support/registries.rs"]
 mod registries;
+#[allow(dead_code, reason = "the suite of key services uses more of it")]
 #[path = "kms/support.rs"]
 mod support;
 

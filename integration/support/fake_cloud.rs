@@ -254,7 +254,8 @@ fn google(inner: &Inner, wrong: Wrong, (method, path): (&str, &str), body: &[u8]
             }
             let request: Value = serde_json::from_slice(body).unwrap();
             let digest = STANDARD.decode(request["digest"]["sha256"].as_str().unwrap()).unwrap();
-            let whole = request["digestCrc32c"] == crc32c(&digest).to_string() && wrong != Wrong::DigestSum;
+            let sum = crc32c(&digest).to_string();
+            let whole = request["digestCrc32c"].as_str() == Some(sum.as_str()) && wrong != Wrong::DigestSum;
             let pair = if wrong == Wrong::Key { &inner.other } else { &inner.google };
             let signature = sign(pair, &digest);
             let sum = crc32c(&signature) ^ u32::from(wrong == Wrong::SignatureSum);
