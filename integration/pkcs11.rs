@@ -1,5 +1,7 @@
 //! Keys on SoftHSM, a PKCS#11 token in software, through a binary that can load its library.
 
+#![cfg(feature = "pkcs11")]
+
 #[path = "support/peers.rs"]
 mod peers;
 #[path = "support/registries.rs"]
