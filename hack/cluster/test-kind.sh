@@ -100,6 +100,7 @@ built=$(
   . "$here/versions.sh"
   asked=" $(sed -n 's/^peers.sh \(.*rigtools.*\)/\1/p' "$CALLS" | head -n 1) "
   echo kubectl
+  sed -n 's|^ln -sfn .*"$bin/\(.*\)"$|\1|p' "$here/kms-peers.sh" # made for every provider, by test.sh
   for n in "${ORDER[@]}"; do
     if [[ $asked == *" $n "* || $asked == *" ${GROUP[$n]} "* ]]; then echo "${NAMES[$n]:-$(basename -a ${PKGS[$n]})}"; fi
   done
