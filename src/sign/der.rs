@@ -1,4 +1,4 @@
-//! As much DER as requests to certificate and timestamp authorities take.
+//! As much DER as requests to certificate and timestamp authorities, and keys and signatures of key services, take.
 
 pub(super) const INTEGER: u8 = 0x02;
 pub(super) const BIT_STRING: u8 = 0x03;

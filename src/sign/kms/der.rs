@@ -1,8 +1,6 @@
 //! The few DER structures that key services don't write themselves (X.690; RFC 5480, RFC 8017, RFC 8410).
 
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const SEQUENCE: u8 = 0x30;
+use crate::sign::der::{BIT_STRING, positive as integer, sequence, tlv};
 
 /// AlgorithmIdentifiers, whole.
 const RSA: &[u8] =
@@ -21,43 +19,21 @@ const P521: &[u8] = &[
 ];
 const ED25519: &[u8] = &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
 
-fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut der = vec![tag];
-    let length = content.len();
-    if length < 0x80 {
-        der.push(length as u8);
-    } else {
-        let bytes: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
-        der.push(0x80 | bytes.len() as u8);
-        der.extend(bytes);
-    }
-    der.extend_from_slice(content);
-    der
-}
-
-/// A number without its sign, big-endian.
-fn integer(magnitude: &[u8]) -> Vec<u8> {
-    let significant: Vec<u8> = magnitude.iter().copied().skip_while(|byte| *byte == 0).collect();
-    let positive = significant.first().is_none_or(|first| first & 0x80 != 0);
-    let content: Vec<u8> = positive.then_some(0).into_iter().chain(significant).collect();
-    element(INTEGER, &content)
-}
-
 /// Returns `r || s` as an ECDSA-Sig-Value; none if it cannot be halved.
 pub(super) fn signature(raw: &[u8]) -> Option<Vec<u8>> {
     let half = raw.len() / 2;
     let (r, s) = raw.split_at(half);
-    (half > 0 && r.len() == s.len()).then(|| element(SEQUENCE, &[integer(r), integer(s)].concat()))
+    (half > 0 && r.len() == s.len()).then(|| sequence(&[&integer(r), &integer(s)]))
 }
 
 fn spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
     let bits: Vec<u8> = [&[0], key].concat();
-    element(SEQUENCE, &[algorithm, &element(BIT_STRING, &bits)].concat())
+    sequence(&[algorithm, &tlv(BIT_STRING, &bits)])
 }
 
 /// Returns the SubjectPublicKeyInfo of an RSA key.
 pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
-    spki(RSA, &element(SEQUENCE, &[integer(modulus), integer(exponent)].concat()))
+    spki(RSA, &sequence(&[&integer(modulus), &integer(exponent)]))
 }
 
 /// Returns the SubjectPublicKeyInfo of a point on a curve; none if its length is not the curve's.
