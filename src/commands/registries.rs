@@ -62,6 +62,22 @@ pub(super) async fn open(
     Ok(Registries { client, resolver, hosts })
 }
 
+/// Reads the settings of a builder that was named, so that its registries are ours too.
+///
+/// # Errors
+/// No such builder, or the cluster's trouble.
+pub(super) async fn of_builder(
+    name: Option<&str>,
+    cluster: Option<&Connection>,
+) -> Result<BuilderRegistries, Failure> {
+    match (name, cluster) {
+        (Some(name), Some(cluster)) => {
+            cluster::builder::registries(cluster, name).await.map_err(Failure::cluster)
+        }
+        _ => Ok(BuilderRegistries::default()),
+    }
+}
+
 /// Returns the registries that the daemon must be told to loosen its checks for, with each push: those that the flags
 /// name and its own configuration doesn't.
 pub(super) fn to_loosen(flags: &[HostSettings], builder: &BuilderRegistries) -> Vec<String> {

@@ -8,8 +8,7 @@ use crate::build::preflight;
 use crate::build::signing::Ready;
 use crate::cli::buildkit::SignArgs;
 use crate::cli::cluster::ClusterArgs;
-use crate::cluster::buildkitd::RegistrySettings;
-use crate::cluster::{Connection, builder};
+use crate::cluster::Connection;
 use crate::config::env::Environment;
 use crate::config::sign::{SignSettings, SignTarget};
 use crate::config::{self, Misuse};
@@ -58,12 +57,7 @@ pub(super) async fn run(
             true => Some(Connection::connect(&cluster.connect, &events).await.map_err(Failure::connect)?),
             false => None,
         };
-        let known = match (&builder, &connection) {
-            (Some(name), Some(connection)) => {
-                builder::registries(connection, name).await.map_err(Failure::cluster)?
-            }
-            _ => RegistrySettings::default(),
-        };
+        let known = registries::of_builder(builder.as_deref(), connection.as_ref()).await?;
         let registries = registries::open(&registry, connection.as_ref(), &known, &written_to).await?;
         let SignSettings { keys, password, keyless, formats, formats_explicit, builder_key: flag, .. } =
             settings;

@@ -7,8 +7,7 @@ use super::{display, print_lines, registries};
 use crate::build::store::RegistryStore;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::verify::VerifyArgs;
-use crate::cluster::buildkitd::RegistrySettings;
-use crate::cluster::{Connection, builder};
+use crate::cluster::Connection;
 use crate::config::env::Environment;
 use crate::config::verify::{Output, VerifySettings};
 use crate::config::{self, Misuse};
@@ -50,12 +49,7 @@ pub(super) async fn run(
             true => Some(Connection::connect(&cluster.connect, &events).await.map_err(Failure::connect)?),
             false => None,
         };
-        let known = match (&builder, &connection) {
-            (Some(name), Some(connection)) => {
-                builder::registries(connection, name).await.map_err(Failure::cluster)?
-            }
-            _ => RegistrySettings::default(),
-        };
+        let known = registries::of_builder(builder.as_deref(), connection.as_ref()).await?;
         let registries = registries::open(&registry, connection.as_ref(), &known, &repositories).await?;
         let verifiers = verifiers::of(by, connection.as_ref()).await?;
         Ok::<_, Failure>((registries.client, verifiers))
