@@ -22,6 +22,12 @@ pub use reference::{KeyReference, KeyReferenceError, PemUrl};
 pub use remote::{Gitlab, Remote};
 pub use secret::{KubernetesSecret, SecretError};
 
+/// Returns a PEM block with the line endings that every reader takes.
+pub(in crate::sign) fn pem_text(label: &str, der: &[u8]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new(label, der), config)
+}
+
 /// Why bytes are no key that signs. None of the texts holds a byte of the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

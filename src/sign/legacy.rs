@@ -8,10 +8,11 @@ mod publish;
 mod read;
 
 pub(super) use publish::{Published, publish, verify};
-pub(super) use read::BLOB_LIMIT;
+pub(super) use read::{BLOB_LIMIT, Standing};
 
 use super::evidence::{Evidence, Material};
 use super::json::{Object, raw};
+use super::key::pem_text;
 use super::log::LogEntry;
 use super::payload;
 use crate::registry::Digest;
@@ -104,9 +105,10 @@ impl Layer {
     pub(super) fn new(payload: &[u8], evidence: &Evidence) -> Self {
         let mut annotations = BTreeMap::from([(SIGNATURE.to_owned(), STANDARD.encode(&evidence.signature))]);
         if let Material::Certificate { leaf, chain } = &evidence.material {
-            annotations.insert(CERTIFICATE.to_owned(), certificate_pem(leaf));
+            annotations.insert(CERTIFICATE.to_owned(), pem_text("CERTIFICATE", leaf));
             // Written also where it is empty, as cosign does.
-            annotations.insert(CHAIN.to_owned(), chain.iter().map(|der| certificate_pem(der)).collect());
+            annotations
+                .insert(CHAIN.to_owned(), chain.iter().map(|der| pem_text("CERTIFICATE", der)).collect());
         }
         if let Some(logged) = evidence.logged.iter().find_map(LogEntry::to_annotation) {
             annotations.insert(LOGGED.to_owned(), logged);
@@ -174,11 +176,6 @@ impl Layer {
 struct TimestampJson {
     #[serde(rename = "SignedRFC3161Timestamp")]
     response: String,
-}
-
-fn certificate_pem(der: &[u8]) -> String {
-    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }
 
 /// A `.sig` image as it stands in a registry, or as it will.

@@ -5,7 +5,7 @@ use crate::registry::{Digest, Repository};
 use crate::sign::error::SignError;
 use crate::sign::evidence::Evidence;
 use crate::sign::legacy::{
-    BLOB_LIMIT, ENVELOPE, Layer, PREDICATE_TYPE, SIGNATURE, SignatureImage, attestation_tag,
+    ENVELOPE, Layer, PREDICATE_TYPE, SIGNATURE, SignatureImage, Standing, attestation_tag,
 };
 use crate::sign::pause;
 use crate::sign::store::{Manifest, Store};
@@ -24,8 +24,8 @@ pub(super) async fn attach(
     let tag = attestation_tag(image);
     let mut written = vec![false; signed.len()];
     for attempt in 1..=ATTEMPTS {
-        let found = store.get_manifest(at, &tag).await?;
-        let standing = open(store, at, &tag, found.as_ref()).await?;
+        let found = Standing::read(store, at, &tag).await?.open(store, at, &tag).await?;
+        let standing = found.image;
         let mut next = standing.clone();
         let mut missing = false;
         for (one, written) in signed.iter().zip(&mut written) {
@@ -43,7 +43,7 @@ pub(super) async fn attach(
         let encoded = next.encode();
         store.put_blob(at, Bytes::from(encoded.config)).await?;
         // What another writer did meanwhile must not be overwritten: as fresh a look as can be had.
-        if store.get_manifest(at, &tag).await? == found {
+        if store.get_manifest(at, &tag).await? == found.manifest {
             let manifest = Manifest { media_type: encoded.media_type, bytes: Bytes::from(encoded.manifest) };
             store.put_manifest(at, &tag, manifest).await.map_err(SignError::writing(at, &tag))?;
         } else {
@@ -52,18 +52,6 @@ pub(super) async fn attach(
         // The next round reads back what stands there, and checks it.
     }
     Err(SignError::LostRace { tag, repository: at.to_string() })
-}
-
-async fn open(
-    store: &dyn Store,
-    at: &Repository,
-    tag: &str,
-    found: Option<&Manifest>,
-) -> Result<SignatureImage, SignError> {
-    let Some(manifest) = found else { return Ok(SignatureImage::empty()) };
-    let config = SignatureImage::config_digest(&manifest.bytes).map_err(SignError::foreign(at, tag))?;
-    let config = store.get_blob(at, &config, BLOB_LIMIT).await?;
-    SignatureImage::parse(&manifest.bytes, &config).map_err(SignError::foreign(at, tag))
 }
 
 /// Whether this attestation stands there: one that was `written` must be found as it is, and verify as a stranger would

@@ -61,9 +61,7 @@ impl SealedPair {
         // What can't be read back must not be written.
         let public = PrivateKey::from_pkcs8(pkcs8)?.public().to_pem();
         let json = EncryptedKey::seal(pkcs8, password)?;
-        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-        let block = pem::Pem::new("ENCRYPTED SIGSTORE PRIVATE KEY", json);
-        Ok(Self { private: pem::encode_config(&block, config).into(), public })
+        Ok(Self { private: super::pem_text("ENCRYPTED SIGSTORE PRIVATE KEY", &json).into(), public })
     }
 }
 

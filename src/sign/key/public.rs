@@ -113,8 +113,7 @@ impl PublicKey {
 
     /// Returns the PEM that `cosign verify --key` reads.
     pub fn to_pem(&self) -> String {
-        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-        pem::encode_config(&pem::Pem::new("PUBLIC KEY", self.spki.clone()), config)
+        super::pem_text("PUBLIC KEY", &self.spki)
     }
 
     /// Returns the hint by which bundles name the key: base64 of the SHA-256 of the SPKI DER.

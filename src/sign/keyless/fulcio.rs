@@ -4,7 +4,7 @@ use super::KeylessError;
 use crate::sign::der;
 use crate::sign::http::{Http, HttpError, Limits, Request, shown};
 use crate::sign::identity::{AUDIENCE, IdentityToken};
-use crate::sign::key::PrivateKey;
+use crate::sign::key::{PrivateKey, pem_text};
 use crate::sign::witness::path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -99,9 +99,8 @@ impl Authority<'_> {
         token: &IdentityToken,
         key: &PrivateKey,
     ) -> Result<Vec<Vec<u8>>, KeylessError> {
-        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
         let request = signing_request(key).ok_or(KeylessError::Key)?;
-        let request = pem::encode_config(&pem::Pem::new("CERTIFICATE REQUEST", request), config);
+        let request = pem_text("CERTIFICATE REQUEST", &request);
         let body = json!({
             "credentials": { "oidcIdentityToken": token.expose() },
             "certificateSigningRequest": STANDARD.encode(request),

@@ -14,7 +14,7 @@ pub(in crate::sign) struct Standing(pub(super) Option<Manifest>);
 /// What stands at the tag, ready to be added to.
 pub(in crate::sign) struct Opened {
     pub(in crate::sign) image: SignatureImage,
-    pub(super) manifest: Option<Manifest>,
+    pub(in crate::sign) manifest: Option<Manifest>,
 }
 
 impl Standing {

@@ -8,7 +8,7 @@ use crate::registry::Digest;
 use crate::sign::bundle;
 use crate::sign::evidence::{Content, Evidence, Material};
 use crate::sign::http::{Answer, Http, HttpError, Limits, Request, shown};
-use crate::sign::key::{KeyKind, PublicKey};
+use crate::sign::key::{KeyKind, PublicKey, pem_text};
 use crate::sign::log::{LogEntry, LogPlace, from_hex};
 use crate::sign::services::{Log, LogVersion};
 use base64::Engine as _;
@@ -73,13 +73,12 @@ async fn record_v2(
     key: &PublicKey,
     evidence: &Evidence,
 ) -> Result<LogEntry, WitnessError> {
-    let verifier = match &evidence.material {
+    let mut verifier = match &evidence.material {
         Material::Certificate { leaf, .. } => {
             json!({ "x509Certificate": { "rawBytes": STANDARD.encode(leaf) } })
         }
         Material::PublicKey { .. } => json!({ "publicKey": { "rawBytes": STANDARD.encode(key.spki()) } }),
     };
-    let mut verifier = verifier;
     verifier["keyDetails"] = json!(key_details(key.kind()));
     let digest = Digest::of(&content.message());
     let body = json!({ "hashedRekordRequestV002": {
@@ -119,10 +118,7 @@ async fn record_v1(
     evidence: &Evidence,
 ) -> Result<LogEntry, WitnessError> {
     let pem = match &evidence.material {
-        Material::Certificate { leaf, .. } => {
-            let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-            pem::encode_config(&pem::Pem::new("CERTIFICATE", leaf.as_slice()), config)
-        }
+        Material::Certificate { leaf, .. } => pem_text("CERTIFICATE", leaf),
         Material::PublicKey { .. } => key.to_pem(),
     };
     let body = match content {
