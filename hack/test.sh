@@ -37,49 +37,63 @@ hack/cluster/kms-peers.sh
 source target/cluster/env
 if [ "$PROVIDER" = local ]; then hack/cluster/signing.sh; fi
 
+# Two builds: the tests' own can load a token's library; the one that users get is static and cannot.
+features=pkcs11
+
 step "format, lints, documentation, licences"
 cargo fmt --check -- --config-path hack
-cargo clippy --locked --all-targets --quiet -- -D warnings
+cargo clippy --locked --all-targets --features "$features" --quiet -- -D warnings
+cargo clippy --locked --quiet -- -D warnings
 RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --quiet
 hack/deny.sh
-
-step "unit tests"
-cargo test --locked --lib
 
 step "the binary that users get"
 hack/build-static.sh
 KUBECTL_BUILD_BIN="$(hack/build-static.sh --print)"
 export KUBECTL_BUILD_BIN
 
+step "unit tests"
+cargo test --locked --lib --features "$features"
+
 step "tests against real peers"
-cargo test --locked --no-run --test '*' --quiet
-# Two lanes at once, since most suites wait more than they work; what the second has to say comes when it is done.
-# The test that stops a kubelet takes a node from everyone, so it runs alone, last.
+cargo test --locked --no-run --test '*' --features "$features" --quiet
+# Lanes run at once, since most suites wait more than they work. What needs no node goes on while the test that stops
+# a kubelet, and so takes a node from everyone, runs alone.
 alone=with_its_kubelet_stopped_its_silence_is_told
-first=(multiarch main_job cluster)
-second=()
+builds=(main_job cluster)
+waits=(interrupt keyless multiarch)
+others=()
 for suite in integration/*.rs; do
   suite="$(basename "$suite" .rs)"
-  case " ${first[*]} " in *" $suite "*) ;; *) second+=("$suite") ;; esac
+  case " ${builds[*]} ${waits[*]} pkcs11 " in *" $suite "*) ;; *) others+=("$suite") ;; esac
 done
-suites() {
+suites() { # SUITE...
   # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
-  ${CLUSTER_RUN:-} cargo test --locked --no-fail-fast "${@/#/--test=}" -- --include-ignored "--skip=$alone" "--test-threads=${TEST_THREADS:-2}"
+  ${CLUSTER_RUN:-} cargo test --locked --no-fail-fast --features "$features" "${@/#/--test=}" -- \
+    --include-ignored "--skip=$alone" "--test-threads=${TEST_THREADS:-2}"
 }
-words="$(mktemp)"
-suites "${second[@]}" >"$words" 2>&1 &
+# Keys on tokens are for the build that can load their library, which lies beside the tests.
+nodeless() {
+  local failed=0
+  suites "${others[@]}" || failed=1
+  (unset KUBECTL_BUILD_BIN && suites pkcs11) || failed=1
+  return $failed
+}
+words="$(mktemp -d)"
+suites "${waits[@]}" >"$words/waits" 2>&1 &
+waiting=$!
+nodeless >"$words/others" 2>&1 &
 lane=$!
 failed=0
-suites "${first[@]}" || failed=1
-wait "$lane" || failed=1
-cat "$words"
-rm "$words"
-[ "$failed" = 0 ] || exit 1
+suites "${builds[@]}" || failed=1
+wait "$waiting" || failed=1
+cat "$words/waits"
 # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
-${CLUSTER_RUN:-} cargo test --locked --test interrupt -- --include-ignored "pod::$alone" --exact
-
-step "keys on a PKCS#11 token, by a build that can load its library"
-env -u KUBECTL_BUILD_BIN cargo test --locked --features pkcs11 --test pkcs11 -- --include-ignored
+${CLUSTER_RUN:-} cargo test --locked --features "$features" --test interrupt -- --include-ignored "pod::$alone" --exact || failed=1
+wait "$lane" || failed=1
+cat "$words/others"
+rm -r "$words"
+[ "$failed" = 0 ] || exit 1
 
 step "the demo"
 hack/demo.sh

@@ -19,5 +19,8 @@ for address; do ip address replace "$address/16" dev "$bridge"; done
 ip route replace "$services" dev "$bridge"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet
+# Two nodes, their pods and the tests' own daemons watch more than the usual 128 places of one user.
+instances=/proc/sys/fs/inotify/max_user_instances
+(($(cat $instances) >= 1024)) || echo 1024 >$instances
 INSIDE
 }

@@ -31,8 +31,19 @@ impl Buildkitd {
         Self::start_with(&[])
     }
 
-    /// Starts one with more arguments, such as a second address.
+    /// Starts one with more arguments, such as a second address. A daemon that ends while it starts, as it may on a
+    /// machine short of something, is told and started once more.
     pub(crate) fn start_with(more: &[String]) -> Self {
+        Self::try_start(more).unwrap_or_else(|first| {
+            eprintln!("buildkitd ended while it started, once more:\n{first}");
+            Self::try_start(more).unwrap_or_else(|log| panic!("buildkitd doesn't start:\n{log}"))
+        })
+    }
+
+    /// # Errors
+    ///
+    /// Its log, if it ends or isn't there in time.
+    fn try_start(more: &[String]) -> Result<Self, String> {
         let folder = tempfile::tempdir().expect("a folder");
         let log = fs::File::create(folder.path().join("log")).expect("a log");
         let (daemon, runc) = (peer("buildkitd"), peer("runc"));
@@ -55,13 +66,16 @@ impl Buildkitd {
             .expect("unshare of util-linux starts");
         let mut daemon = Self { folder, pid: Pid::from_child(&parent), parent };
         let end = Instant::now() + Duration::from_secs(30);
-        while !daemon.socket().exists() {
-            let ended = daemon.parent.try_wait().expect("our child");
-            assert!(ended.is_none() && Instant::now() < end, "buildkitd doesn't start:\n{}", daemon.log());
-            std::thread::sleep(Duration::from_millis(50));
+        while Instant::now() < end && daemon.parent.try_wait().expect("our child").is_none() {
+            if daemon.socket().exists()
+                && let Some(pid) = daemon.child_of_unshare()
+            {
+                daemon.pid = pid;
+                return Ok(daemon);
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
-        daemon.pid = daemon.child_of_unshare();
-        daemon
+        Err(daemon.log())
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -98,20 +112,11 @@ impl Buildkitd {
         ancestors.into_iter().any(|process| process.file_name().is_some_and(|name| name == daemon.as_str()))
     }
 
-    fn child_of_unshare(&self) -> Pid {
+    /// The list may lack some while other processes come and go (Documentation/filesystems/proc.rst, 3.7).
+    fn child_of_unshare(&self) -> Option<Pid> {
         let id = self.parent.id();
-        let end = Instant::now() + Duration::from_secs(10);
-        loop {
-            let children =
-                fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("its children");
-            let child = children.split_whitespace().next().and_then(|text| text.parse().ok());
-            if let Some(child) = child.and_then(Pid::from_raw) {
-                return child;
-            }
-            // The list may lack some while other processes come and go (Documentation/filesystems/proc.rst, 3.7).
-            assert!(Instant::now() < end, "unshare has forked no buildkitd");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
     }
 }
 
