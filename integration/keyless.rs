@@ -10,6 +10,8 @@ mod rig;
 #[path = "support/seen.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]
 mod seen;
+#[path = "support/services.rs"]
+mod services;
 #[path = "support/tool.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]
 mod tool;

@@ -6,10 +6,17 @@
 mod peers;
 #[path = "support/registries.rs"]
 mod registries;
+#[path = "matrix/row.rs"]
+mod row;
+#[path = "support/services.rs"]
+mod services;
 #[allow(dead_code, reason = "the suite of key services uses more of it")]
 #[path = "kms/support.rs"]
 mod support;
 
+use row::{Outcome, Signer, check};
+use rstest::rstest;
+use services::Services;
 use std::path::Path;
 use support::Bench;
 
@@ -93,4 +100,28 @@ async fn cosign_accepts_what_softhsm_signs_and_refusals_are_told() {
     assert!(!bench.is_signed(&image).await);
     bench.set("COSIGN_PKCS11_IGNORE_CERTIFICATE", "1");
     bench.sign(&image, key).ok();
+}
+
+/// The token's rows of the matrix in `matrix.rs`.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn the_matrix(
+    #[values("legacy", "bundle", "both")] format: &str,
+    #[values("no_log", "log")] log: &str,
+) {
+    let bench = token();
+    bench.shell("cosign 3", "cp 01.pub cosign.pub").ok();
+    let key =
+        format!("pkcs11:token=the%20token;object=EC-prime256v1?module-path={}&pin-value={PIN}", library());
+    let signer = Signer {
+        flags: vec!["--cosign-key".to_owned(), key],
+        stranger: vec!["--key".to_owned(), bench.home().join("02.pub").display().to_string()],
+    };
+    let services = if log == "log" { Services::load().config_flags() } else { Vec::new() };
+    let outcome = match (log, format) {
+        ("log", "legacy" | "both") => Outcome::Refused(&["Rekor v2", "--signature-format bundle"]),
+        _ => Outcome::Accepted,
+    };
+    check(&bench, &signer, format, &services, outcome).await;
 }

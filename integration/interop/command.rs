@@ -1,7 +1,7 @@
 //! `kubectl buildkit verify` over what cosign signed and attested, and over what we signed; its answers beside
 //! cosign's.
 
-use crate::support::{Bench, Image, Key};
+use crate::support::{Bench, Key};
 use crate::theirs::sign_lines;
 use kubectl_build::sign::{Format, Formats, Store as _};
 use rstest::rstest;
@@ -199,30 +199,6 @@ fn offline(key: &Key) {
         r#"{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json","rekorTlogConfig":{},"tsaConfig":{}}"#,
     );
     write("tr.json", r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#);
-}
-
-/// Our own signatures, by every kind of key and in every format, over a tag and a digest.
-#[tokio::test]
-#[ignore = "needs the rig"]
-async fn verify_accepts_what_we_sign() {
-    for bench in [Bench::with_referrers(), Bench::without_referrers()] {
-        for kind in ["p256-pkcs8", "p384-pkcs8", "p521-pkcs8", "rsa4096-pkcs8", "ed25519-pkcs8"] {
-            for formats in [Formats::Both, Formats::Legacy, Formats::Bundle] {
-                let image: Image = bench.push_index(&format!("own-{kind}-{formats}")).await;
-                let key = Key::fixture(kind);
-                bench.sign(&image, &key, formats).await;
-                for name in [format!("{}:v", image.repository), image.to_string()] {
-                    let said = bench.verify_command(&key, &["--key", "cosign.pub", &name]).json();
-                    let found = said.as_array().map_or(0, Vec::len);
-                    assert_eq!(
-                        found,
-                        if formats == Formats::Both { 2 } else { 1 },
-                        "{kind} {formats}: {said}"
-                    );
-                }
-            }
-        }
-    }
 }
 
 /// Pairs that we make or import sign with both generations of cosign; nothing that is there is replaced.

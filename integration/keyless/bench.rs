@@ -1,37 +1,13 @@
 //! The signing services, images to sign, tokens, and cosign.
 
 use crate::rig::{Rig, text};
+use crate::services::Services;
 use crate::tool::{Ran, Tool, run};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// What `target/cluster/signing-env` says.
-pub struct Services(BTreeMap<String, String>);
-
-impl Services {
-    fn load() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster/signing-env");
-        let content = std::fs::read_to_string(&path).unwrap_or_else(|_| {
-            panic!(
-                "no signing services: {} is not there; start them with `make signing-services`",
-                path.display()
-            )
-        });
-        let lines = content.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
-        Self(lines.map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned())).collect())
-    }
-
-    /// Returns one setting.
-    #[track_caller]
-    pub fn get(&self, name: &str) -> &str {
-        self.0.get(name).unwrap_or_else(|| panic!("target/cluster/signing-env does not set {name}"))
-    }
-}
 
 /// A home, the services, and a repository.
 pub struct Bench {
@@ -84,23 +60,12 @@ impl Bench {
 
     /// Returns the flags that name services and trust.
     pub fn service_flags(&self) -> Vec<String> {
-        [
-            ("--fulcio-url", "FULCIO_URL"),
-            ("--rekor-url", "REKOR_URL"),
-            ("--timestamp-server-url", "TSA_URL"),
-            ("--trusted-root", "TRUSTED_ROOT"),
-        ]
-        .into_iter()
-        .flat_map(|(flag, name)| [flag.to_owned(), self.services.get(name).to_owned()])
-        .collect()
+        self.services.service_flags()
     }
 
     /// Returns the same as the files that cosign made.
     pub fn config_flags(&self) -> Vec<String> {
-        [("--signing-config", "SIGNING_CONFIG"), ("--trusted-root", "TRUSTED_ROOT")]
-            .into_iter()
-            .flat_map(|(flag, name)| [flag.to_owned(), self.services.get(name).to_owned()])
-            .collect()
+        self.services.config_flags()
     }
 
     /// Returns a `sign` command for this image.

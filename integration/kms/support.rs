@@ -3,13 +3,35 @@
 use crate::peers::peer;
 use crate::registries::Registry;
 use kubectl_build::registry::credentials::Resolver;
-use kubectl_build::registry::{Client, Digest, Options, Repository};
+use kubectl_build::registry::{Client, Descriptor, Digest, Options, Repository};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A plugin as cosign's protocol has it, with OpenSSL behind: publicKey, signMessage and verifySignature.
+pub(crate) const PLUGIN: &str = r#"#!/bin/sh
+[ "$1" = v1 ] || { echo "protocol $1" >&2; exit 1; }
+echo "a line for people" >&2
+case "$2" in *'"keyResourceID":"slot/1"'*) ;; *) echo '{"errorMessage":"no such slot"}'; exit 1 ;; esac
+case "$2" in
+  *'"methodName":"publicKey"'*) printf '{"publicKey":{"publicKeyPEM":"%s"}}' "$(base64 -w0 plugin.pub)" ;;
+  *'"methodName":"signMessage"'*)
+    printf '{"signMessage":{"signature":"%s"}}' "$(openssl dgst -sha256 -sign plugin.key | base64 -w0)" ;;
+  *'"methodName":"verifySignature"'*)
+    echo "$2" | sed 's/.*"signature":"\([^"]*\)".*/\1/' | base64 -d >signature.$$
+    if openssl dgst -sha256 -verify plugin.pub -signature signature.$$ >/dev/null; then echo '{"verifySignature":{}}'
+    else echo '{"errorMessage":"not mine"}'; fi ;;
+  *) echo '{"errorMessage":"unknown method"}' ;;
+esac
+"#;
+
+/// Makes the keys that it signs with.
+pub(crate) const PLUGIN_KEYS: &str = "openssl ecparam -name prime256v1 -genkey -noout | \
+    openssl pkcs8 -topk8 -nocrypt -out plugin.key && openssl pkey -in plugin.key -pubout -out plugin.pub";
 
 /// What a run left behind.
 pub(crate) struct Ran {
@@ -20,9 +42,12 @@ pub(crate) struct Ran {
 
 impl Ran {
     fn of(mut command: Command) -> Self {
-        let output = command.stdin(Stdio::null()).output().expect("it starts");
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self::of_output(&command.stdin(Stdio::null()).output().expect("it starts"))
+    }
+
+    pub(crate) fn of_output(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
     #[track_caller]
@@ -76,6 +101,11 @@ impl Bench {
         bench
     }
 
+    #[allow(dead_code, reason = "not every suite looks at two registries")]
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
@@ -98,32 +128,29 @@ impl Bench {
         path.to_str().expect("UTF-8").to_owned()
     }
 
+    /// Puts a `sigstore-kms-NAME` program on the PATH.
+    pub(crate) fn plugin(&self, name: &str, text: &str) {
+        let path = self.file(&format!("bin/sigstore-kms-{name}"), text);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// Pushes an image without layers and returns `REPOSITORY@DIGEST`.
     pub(crate) async fn image(&self, name: &str) -> String {
-        let client = Client::new(Options::new(Arc::new(Resolver::anonymous()))).unwrap();
         let repository: Repository = format!("{}/kms/{name}", self.registry.host).parse().unwrap();
-        let config = format!(
-            r#"{{"architecture":"amd64","os":"linux","author":"{name}","rootfs":{{"type":"layers","diff_ids":[]}}}}"#
-        );
-        let manifest = format!(
-            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[]}}"#,
-            Digest::of(config.as_bytes()),
-            config.len()
-        );
-        let digest = Digest::of(manifest.as_bytes());
-        client.put_blob(&repository, config.into()).await.unwrap();
-        client.put_manifest(&repository, &digest.to_string(), MANIFEST_TYPE, manifest.into()).await.unwrap();
-        format!("{repository}@{digest}")
+        let manifest = push_image(&client(), &repository, name).await;
+        format!("{repository}@{}", manifest.digest)
     }
 
     /// Returns whether anything signs an image: neither a tag nor a referrer.
     pub(crate) async fn is_signed(&self, image: &str) -> bool {
-        let client = Client::new(Options::new(Arc::new(Resolver::anonymous()))).unwrap();
+        let client = client();
         let (repository, digest) = image.split_once('@').unwrap();
         let (repository, digest): (Repository, Digest) =
             (repository.parse().unwrap(), digest.parse().unwrap());
-        let tag = format!("{}.sig", digest.to_string().replace(':', "-"));
-        let tagged = client.get_manifest(&repository, &tag).await.unwrap().is_some();
+        let mut tagged = false;
+        for tag in [format!("{}.sig", digest.tag()), digest.tag()] {
+            tagged |= client.get_manifest(&repository, &tag).await.unwrap().is_some();
+        }
         let referrers = client.referrers(&repository, &digest).await.unwrap().unwrap_or_default();
         tagged || !referrers.is_empty()
     }
@@ -139,27 +166,32 @@ impl Bench {
 
     /// Runs `kubectl-buildkit sign` with this key.
     pub(crate) fn sign(&self, image: &str, key: &str) -> Ran {
-        let mut command = Command::new("timeout");
-        command.args(["100", "kubectl-buildkit", "sign", image, "--cosign-key", key, "-vv"]);
-        command.args(["--progress", "plain"]);
-        self.environment(&mut command, "bin");
-        Ran::of(command)
+        self.tool(&["sign", image, "--cosign-key", key, "-vv", "--progress", "plain"])
     }
 
     /// Runs our own `verify` with this key.
     pub(crate) fn verify(&self, image: &str, key: &str) -> Ran {
+        self.tool(&["verify", "--key", key, image, "-vv"])
+    }
+
+    /// Runs a verb of our own.
+    pub(crate) fn tool(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new("timeout");
-        command.args(["100", "kubectl-buildkit", "verify", "--key", key, image, "-vv"]);
+        command.args(["100", "kubectl-buildkit"]).args(arguments);
         self.environment(&mut command, "bin");
         Ran::of(command)
     }
 
     /// Runs a shell line with one generation of cosign.
     pub(crate) fn shell(&self, generation: &str, line: &str) -> Ran {
+        Ran::of(self.shell_command(generation, line))
+    }
+
+    pub(crate) fn shell_command(&self, generation: &str, line: &str) -> Command {
         let mut command = Command::new("timeout");
         command.args(["100", "sh", "-c", line]);
         self.environment(&mut command, &generation.replace(' ', ""));
-        Ran::of(command)
+        command
     }
 
     /// Signs an image, runs each line that the report prints with the cosign that it is for, and returns what the
@@ -191,6 +223,28 @@ impl Bench {
             assert_eq!(ran.code, Some(0), "{generation}: {line}\n{}", ran.stderr);
         }
     }
+}
+
+/// Returns a client of registries without a password.
+pub(crate) fn client() -> Client {
+    Client::new(Options::new(Arc::new(Resolver::anonymous()))).unwrap()
+}
+
+/// Pushes an image without layers, by digest; the name makes its digest its own.
+pub(crate) async fn push_image(client: &Client, repository: &Repository, name: &str) -> Descriptor {
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","author":"{name}","rootfs":{{"type":"layers","diff_ids":[]}}}}"#
+    );
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[]}}"#,
+        Digest::of(config.as_bytes()),
+        config.len()
+    );
+    let descriptor = Descriptor::of(MANIFEST_TYPE, manifest.as_bytes());
+    let place = descriptor.digest.to_string();
+    client.put_blob(repository, config.into()).await.unwrap();
+    client.put_manifest(repository, &place, MANIFEST_TYPE, manifest.into()).await.unwrap();
+    descriptor
 }
 
 fn binary() -> std::path::PathBuf {

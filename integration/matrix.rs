@@ -1,0 +1,130 @@
+//! Who verifies what we sign, as a table: every kind of signer in every format, with and without a log, before
+//! cosign 2, cosign 3 and our own `verify`, by tag, by the index's digest and by each platform's. What cannot be is
+//! refused, and the table says in which words. Keys are files, a real OpenBao's and a plugin's; the log, the clock and
+//! the certificate authority are real, the issuer is the cluster's API server. PKCS#11 has its rows in `pkcs11.rs`.
+
+#[path = "support/openbao.rs"]
+#[allow(dead_code, reason = "the suite of key services uses more of it")]
+mod openbao;
+#[path = "support/peers.rs"]
+mod peers;
+#[path = "support/registries.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod registries;
+#[path = "support/rig.rs"]
+mod rig;
+#[path = "matrix/row.rs"]
+mod row;
+#[path = "support/services.rs"]
+mod services;
+#[path = "kms/support.rs"]
+#[allow(dead_code, reason = "the suite of key services uses more of it")]
+mod support;
+
+use crate::openbao::{OpenBao, ROOT};
+use crate::rig::Rig;
+use crate::row::{Outcome, Signer, check};
+use crate::services::Services;
+use crate::support::{Bench, PLUGIN, PLUGIN_KEYS};
+use rstest::rstest;
+
+const OK: Outcome = Outcome::Accepted;
+/// `.sig` tags cannot carry a v2 log's entries.
+const V2: Outcome = Outcome::Refused(&["Rekor v2", "--signature-format bundle"]);
+/// Verifiers would refuse such a key's entry.
+const KIND: Outcome = Outcome::Refused(&["--rekor=false"]);
+/// A certificate lives for minutes; only a log or clock says that it was valid.
+const LOG: Outcome = Outcome::Refused(&["always recorded"]);
+
+const FORMATS: [&str; 3] = ["legacy", "bundle", "both"];
+#[rustfmt::skip]
+const TABLE: [(&str, [Outcome; 3], [Outcome; 3]); 10] = [
+    //          no log:                Rekor v2 and a timestamp:
+    // signer    legacy bundle both     legacy bundle both
+    ("p256",    [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("p384",    [OK,    OK,    OK ],   [V2,    KIND,  V2]),
+    ("p521",    [OK,    OK,    OK ],   [V2,    KIND,  V2]),
+    ("rsa2048", [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("rsa3072", [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("rsa4096", [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("ed25519", [OK,    OK,    OK ],   [V2,    KIND,  V2]),
+    ("openbao", [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("plugin",  [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("keyless", [LOG,   LOG,   LOG],   [V2,    OK,    V2]),
+];
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn the_matrix(
+    #[values(
+        "p256", "p384", "p521", "rsa2048", "rsa3072", "rsa4096", "ed25519", "openbao", "plugin", "keyless"
+    )]
+    name: &str,
+    #[values("legacy", "bundle", "both")] format: &str,
+    #[values("no_log", "log")] log: &str,
+) {
+    let (_, without, with) = TABLE.iter().find(|(signer, ..)| *signer == name).expect("it has a row");
+    let outcomes = if log == "log" { with } else { without };
+    let outcome = outcomes[FORMATS.iter().position(|known| *known == format).expect("it has a column")];
+    let services = Services::load();
+    let (_server, bench, signer) = signer(name, &services);
+    let log = match (log, name) {
+        ("log", _) => services.config_flags(),
+        // Its authority and clock stay.
+        (_, "keyless") => [services.config_flags(), vec!["--rekor=false".to_owned()]].concat(),
+        _ => Vec::new(),
+    };
+    check(&bench, &signer, format, &log, outcome).await;
+}
+
+/// Returns a signer with the bench that it signs at, and with its server, if it is one.
+fn signer(name: &str, services: &Services) -> (Option<OpenBao>, Bench, Signer) {
+    let flags = |text: &[&str]| text.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
+    let mut bench = Bench::new(&[]);
+    let mut server = None;
+    let other = bench.file("other.pub", include_str!("fixtures/signing/cosign.pub"));
+    let mut stranger = flags(&["--key", &other]);
+    let signing = match name {
+        "openbao" => {
+            let bao = server.insert(OpenBao::start());
+            bao.key("app", "ecdsa-p256");
+            bench.set("BAO_ADDR", &bao.address);
+            bench.set("BAO_TOKEN", ROOT);
+            flags(&["--cosign-key", "openbao://app"])
+        }
+        "plugin" => {
+            bench.plugin("test", PLUGIN);
+            bench.shell("cosign 3", PLUGIN_KEYS).ok();
+            flags(&["--cosign-key", "test://slot/1"])
+        }
+        "keyless" => {
+            let create = [
+                "-n",
+                "default",
+                "create",
+                "token",
+                "default",
+                "--audience",
+                "sigstore",
+                "--duration",
+                "10m",
+            ];
+            let token = bench.file("token", Rig::load().kubectl(&create));
+            let root = services.get("TRUSTED_ROOT");
+            let issuer = services.get("OIDC_ISSUER");
+            stranger =
+                flags(&["--certificate-identity", "dev@example.com", "--certificate-oidc-issuer", issuer]);
+            stranger.extend(flags(&["--trusted-root", root, "--insecure-ignore-sct"]));
+            flags(&["--identity-token", &token])
+        }
+        file => {
+            let pem =
+                format!("{}/integration/fixtures/signing/keys/{file}-pkcs8.pem", env!("CARGO_MANIFEST_DIR"));
+            bench.file("cosign.key", std::fs::read(&pem).expect("a fixture"));
+            bench.shell("cosign 3", "openssl pkey -in cosign.key -pubout -out cosign.pub").ok();
+            flags(&["--cosign-key", "cosign.key"])
+        }
+    };
+    (server, bench, Signer { flags: signing, stranger })
+}

@@ -1,0 +1,129 @@
+//! One row: an index is signed once, in registries with and without the referrers API, and every verifier looks at
+//! it by every name that it has there.
+
+use crate::registries::Registry;
+use crate::support::{Bench, Ran, client, push_image};
+use kubectl_build::registry::{Descriptor, Repository};
+use std::process::Stdio;
+
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+/// What comes of signing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    /// Every verifier accepts every name of it.
+    Accepted,
+    /// It is refused before anything is written, in these words.
+    Refused(&'static [&'static str]),
+}
+
+/// Who signs, and somebody else.
+pub(crate) struct Signer {
+    /// The flags that name the signer.
+    pub(crate) flags: Vec<String>,
+    /// The flags by which a verifier asks for somebody else.
+    pub(crate) stranger: Vec<String>,
+}
+
+/// Signs an index of two platforms in this format, `log` naming the log and the clock, if any, and looks at what
+/// comes of it.
+pub(crate) async fn check(bench: &Bench, signer: &Signer, format: &str, log: &[String], outcome: Outcome) {
+    let registries = [bench.registry(), &Registry::without_referrers()];
+    let [one, two] = registries.map(|registry| Index::push(&registry.host));
+    let indexes = [one.await, two.await];
+    let mut sign = vec!["sign", "--progress", "plain", "--signature-format", format];
+    sign.extend(signer.flags.iter().chain(log).map(String::as_str));
+    for index in &indexes {
+        sign.extend([&index.digest, "--tag", &index.tag]);
+    }
+    let signed = bench.tool(&sign);
+    let names: Vec<&str> = indexes.iter().flat_map(Index::names).collect();
+    if let Outcome::Refused(words) = outcome {
+        signed.fails(2, words);
+        for name in names.iter().filter(|name| name.contains('@')) {
+            assert!(!bench.is_signed(name).await, "{name} is signed");
+        }
+        return;
+    }
+    let signed = signed.ok();
+    // The line as it is printed, for all names at once.
+    let line = |generation: &str| {
+        let lines =
+            signed.stderr.lines().filter_map(|line| line.strip_prefix("verify with ")?.split_once(": "));
+        let mut lines = lines.filter(|(of, line)| *of == generation && line.ends_with(&indexes[0].digest));
+        let line = lines.next().unwrap_or_else(|| panic!("no line for {generation}:\n{}", signed.stderr)).1;
+        line.replace(&indexes[0].digest, &names.join(" "))
+    };
+    // We ask no log for a key's signature unless told to.
+    let by_logged_key = !log.is_empty() && line("cosign 3").contains(" --key ");
+    let flags = if by_logged_key { " --insecure-ignore-tlog=false" } else { "" };
+    let own = line("cosign 3").replace("cosign verify", &format!("kubectl-buildkit verify{flags}"));
+    let runs = [("cosign 2", line("cosign 2")), ("cosign 3", line("cosign 3")), ("kubectl-buildkit", own)];
+    // All at the same time: each of them waits and computes by turns.
+    let running = runs.each_ref().map(|(verifier, line)| {
+        let mut command = bench.shell_command(verifier, line);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell")
+    });
+    let meant: Vec<String> = indexes.iter().flat_map(Index::meant).collect();
+    for ((verifier, line), child) in runs.iter().zip(running) {
+        let ran = Ran::of_output(&child.wait_with_output().expect("our child"));
+        assert_eq!(ran.code, Some(0), "{verifier} refuses: {line}\n{}", ran.stderr);
+        assert_eq!(said_of(&ran.stdout), meant, "{verifier}: {line}\n{}", ran.stdout);
+    }
+    let stranger = signer.stranger.iter().map(String::as_str);
+    bench.tool(&["verify"].into_iter().chain(stranger).chain(names).collect::<Vec<_>>()).fails(12, &[]);
+}
+
+/// Returns which images the printed arrays are about, one for each name that the verifier was given.
+fn said_of(stdout: &str) -> Vec<String> {
+    let arrays = serde_json::Deserializer::from_str(stdout).into_iter::<Vec<serde_json::Value>>();
+    let of = |array: Vec<serde_json::Value>| {
+        let digest =
+            |entry: &serde_json::Value| entry["critical"]["image"]["docker-manifest-digest"].to_string();
+        let mut digests: Vec<String> = array.iter().map(digest).collect();
+        digests.dedup();
+        digests.join(" and ").replace('"', "")
+    };
+    arrays.map(|array| of(array.expect("an array"))).collect()
+}
+
+/// An index of two platforms that nobody has signed, under no tag.
+struct Index {
+    /// `REPOSITORY:TAG`, for a tag that is not there yet.
+    tag: String,
+    /// `REPOSITORY@DIGEST`.
+    digest: String,
+    platforms: [String; 2],
+}
+
+impl Index {
+    async fn push(host: &str) -> Self {
+        let (client, repository) = (client(), format!("{host}/matrix").parse::<Repository>().unwrap());
+        let amd64 = push_image(&client, &repository, "amd64").await;
+        let arm64 = push_image(&client, &repository, "arm64").await;
+        let entry = |architecture: &str, image: &Descriptor| {
+            let mut entry = serde_json::to_value(image).unwrap();
+            entry["platform"] = serde_json::json!({ "architecture": architecture, "os": "linux" });
+            entry
+        };
+        let entries = [entry("amd64", &amd64), entry("arm64", &arm64)];
+        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries })
+            .to_string();
+        let digest = Descriptor::of(INDEX_TYPE, index.as_bytes()).digest;
+        client.put_manifest(&repository, &digest.to_string(), INDEX_TYPE, index.into()).await.unwrap();
+        let platforms = [amd64, arm64].map(|image| format!("{repository}@{}", image.digest));
+        Self { tag: format!("{repository}:v"), digest: format!("{repository}@{digest}"), platforms }
+    }
+
+    /// Returns how it and its platforms are named.
+    fn names(&self) -> [&str; 4] {
+        let [one, two] = &self.platforms;
+        [&self.tag, &self.digest, one, two]
+    }
+
+    /// Returns the digest that each of the names means.
+    fn meant(&self) -> [String; 4] {
+        let [one, two] = &self.platforms;
+        [&self.digest, &self.digest, one, two].map(|name| name.split_once('@').unwrap().1.to_owned())
+    }
+}
