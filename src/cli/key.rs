@@ -13,7 +13,7 @@ pub struct KeyVerbArgs {
 /// What is done with a key.
 #[derive(Debug, Subcommand)]
 pub enum KeyVerb {
-    /// Make a signing key (ECDSA P-256) in cosign's format: files, or a Secret of the cluster
+    /// Make a signing key (ECDSA P-256): files or a Secret in cosign's format, or a key of a key service
     Generate(GenerateArgs),
     /// Encrypt a plain PEM key (PKCS#8, SEC1 or PKCS#1) into cosign's format
     Import(ImportArgs),
@@ -35,9 +35,11 @@ pub struct NewKeyArgs {
 /// `kubectl buildkit key generate`.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// Secret to make, `k8s://NAMESPACE/NAME`: it holds both halves and the password; the public half is written to PREFIX.pub too
-    #[arg(value_name = "SECRET")]
-    pub secret: Option<String>,
+    /// Where to make it, if not in files: `k8s://NAMESPACE/SECRET`, `gitlab://PROJECT`, `hashivault://NAME`,
+    /// `openbao://NAME`, `awskms:///alias/NAME`, `gcpkms://…`, `azurekms://…`, or a plugin's `NAME://…`; the public
+    /// half is written to PREFIX.pub too
+    #[arg(value_name = "PLACE")]
+    pub place: Option<String>,
     #[command(flatten)]
     pub new: NewKeyArgs,
 }

@@ -18,7 +18,7 @@ use crate::registry::credentials::CredentialError;
 use crate::registry::{Digest, Kind, OptionsError, Reference, RegistryError, Repository};
 use crate::sign::http::{HttpError, HttpOptionsError};
 use crate::sign::identity::IdentityError;
-use crate::sign::key::KeyError;
+use crate::sign::key::{GitlabError, KeyError};
 use crate::sign::kms::KmsError;
 use crate::sign::{KeylessError, NO_CERTIFICATE, RefusedSignature, ServiceError, SignError};
 use crate::task::Cause;
@@ -176,6 +176,14 @@ impl Failure {
         }
         let hint = error.hint();
         Self::new(&error, UNAVAILABLE).hints(hint)
+    }
+
+    /// A new key that a GitLab project did not take.
+    pub(super) fn new_in_gitlab(reference: &str, error: &GitlabError) -> Self {
+        let code = if matches!(error, GitlabError::Exists(_)) { USAGE } else { FAILED };
+        let mut failure = Self::said(format!("no key could be made in {reference}"), code);
+        failure.report.causes.push(error.to_string());
+        failure
     }
 
     /// A new key, and nobody to ask for its password.

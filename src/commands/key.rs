@@ -7,9 +7,10 @@ use crate::cli::cluster::ClusterArgs;
 use crate::cli::key::{GenerateArgs, ImportArgs, KeyVerb, PublicArgs};
 use crate::cluster::{self, Connection};
 use crate::config::env::Environment;
-use crate::config::key;
+use crate::config::key::{self, NewKeyPlace};
 use crate::config::sign::Password;
 use crate::config::{self, Misuse};
+use crate::sign::http::Http;
 use crate::sign::key::{KeyError, SealedPair};
 use crate::task::{self, Cancel};
 use crate::ui::printer;
@@ -38,38 +39,59 @@ pub(super) async fn run(
 }
 
 async fn generate(args: GenerateArgs, cluster: ClusterArgs, env: &dyn Environment) -> Result<(), Failure> {
-    let GenerateArgs { secret, new } = args;
+    let GenerateArgs { place, new } = args;
     let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
-    let secret = secret.as_deref().map(key::secret).transpose()?;
+    let place = place.map(|place| key::place(&place, &directory, env)).transpose()?;
+    if matches!(place, Some((_, NewKeyPlace::Kms(_)))) && new.cosign_password_file.is_some() {
+        return Err(Misuse::PasswordUnused.into());
+    }
     let settings = key::resolve(new, &directory, env)?;
-    let Some((namespace, name)) = secret else {
+    let Some((reference, place)) = place else {
         let replace = may_replace(&[&settings.private, &settings.public]).await?;
         let password = new_password(settings.password).await?;
         let pair = sealed(move || SealedPair::generate(&password)).await?;
         return write_pair(&settings.private, &settings.public, &pair, replace).await;
     };
-    let cluster = config::cluster::resolve(cluster, &directory, env)?;
     let replace = may_replace(&[&settings.public]).await?;
-    let mut early = Early::new();
-    let events = early.events();
-    let connection = early.during(Connection::connect(&cluster.connect, &events)).await;
-    let connection = connection.map_err(Failure::connect)?;
-    let password = new_password(settings.password).await?;
-    let for_secret = password.clone();
-    let pair = sealed(move || SealedPair::generate(&password)).await?;
-    let reference = format!("k8s://{namespace}/{name}");
-    let entries = [
-        ("cosign.key", pair.private.expose_secret().as_bytes()),
-        ("cosign.password", for_secret.expose_secret().as_bytes()),
-        ("cosign.pub", pair.public.as_bytes()),
-    ];
-    let made = cluster::secret::create(&connection, &namespace, &name, entries).await;
-    made.map_err(|error| Failure::new_secret(&reference, error))?;
-    files::create(&settings.public, pair.public.as_bytes(), files::Access::Everyone, replace)
+    let public = match place {
+        NewKeyPlace::Secret { namespace, name } => {
+            let cluster = config::cluster::resolve(cluster, &directory, env)?;
+            let mut early = Early::new();
+            let events = early.events();
+            let connection = early.during(Connection::connect(&cluster.connect, &events)).await;
+            let connection = connection.map_err(Failure::connect)?;
+            let (pair, password) = new_pair(settings.password).await?;
+            let entries = [
+                ("cosign.key", pair.private.expose_secret().as_bytes()),
+                ("cosign.password", password.expose_secret().as_bytes()),
+                ("cosign.pub", pair.public.as_bytes()),
+            ];
+            let made = cluster::secret::create(&connection, &namespace, &name, entries).await;
+            made.map_err(|error| Failure::new_secret(&reference, error))?;
+            pair.public
+        }
+        NewKeyPlace::Gitlab(project, http) => {
+            let http = Http::new(&http).map_err(Failure::services)?;
+            let failed = |error| Failure::new_in_gitlab(&reference, &error);
+            project.is_free(&http).await.map_err(failed)?;
+            let (pair, password) = new_pair(settings.password).await?;
+            project.keep(&http, &pair, &password).await.map_err(failed)?;
+            pair.public
+        }
+        NewKeyPlace::Kms(kms) => kms.create(&reference).await.map_err(|error| Failure::kms(&error))?.to_pem(),
+    };
+    files::create(&settings.public, public.as_bytes(), files::Access::Everyone, replace)
         .map_err(|source| Failure::output("the public key", &settings.public, source))?;
     print_lines([&reference, &settings.public.display().to_string()])?;
     printer::remark([format!("sign with `--cosign-key {reference}`, verify with `--key {reference}`")]).await;
     Ok(())
+}
+
+/// Makes a pair for a place that keeps its password, too.
+async fn new_pair(password: Password) -> Result<(SealedPair, SecretString), Failure> {
+    let password = new_password(password).await?;
+    let kept = password.clone();
+    Ok((sealed(move || SealedPair::generate(&password)).await?, kept))
 }
 
 async fn import(args: ImportArgs, env: &dyn Environment) -> Result<(), Failure> {

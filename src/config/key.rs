@@ -2,10 +2,12 @@
 
 use super::env::Environment;
 use super::misuse::Misuse;
-use super::sign::{self, KeySettings, Password};
+use super::sign::{self, KeyPlace, KeySettings, Password};
 use super::source::Source;
 use crate::cli::key::NewKeyArgs;
-use crate::sign::key::KeyReference;
+use crate::sign::http::HttpOptions;
+use crate::sign::key::{Gitlab, KeyReference, Remote};
+use crate::sign::kms::KmsKey;
 use std::path::{Path, PathBuf};
 
 /// What a password from a file says of its source.
@@ -44,19 +46,45 @@ pub fn resolve(args: NewKeyArgs, directory: &Path, env: &dyn Environment) -> Res
     Ok(NewKeySettings { private: with(".key"), public: with(".pub"), password })
 }
 
-/// Resolves the Secret that a new key goes to: namespace and name.
+/// Where a new key is kept, if not in files.
+#[derive(Debug)]
+pub enum NewKeyPlace {
+    /// A Secret.
+    Secret {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The CI variables of a GitLab project.
+    Gitlab(Gitlab, HttpOptions),
+    /// A key service, which makes the key itself.
+    Kms(Box<KmsKey>),
+}
+
+/// Resolves where a new key is kept, and how messages name it.
 ///
 /// # Errors
-/// Anything but `k8s://NAMESPACE/NAME`.
-pub fn secret(text: &str) -> Result<(String, String), Misuse> {
-    match text.parse::<KeyReference>() {
-        Ok(KeyReference::KubernetesSecret { namespace, name }) => Ok((namespace, name)),
-        _ => Err(Misuse::Value {
-            name: "SECRET".to_owned(),
-            value: text.chars().take_while(|letter| *letter != '?').take(100).collect(),
-            reason: "a key is made as `k8s://NAMESPACE/NAME`, or in files without an argument".to_owned(),
-        }),
+/// A place where no key can be made, or that cannot be reached from here.
+pub fn place(text: &str, directory: &Path, env: &dyn Environment) -> Result<(String, NewKeyPlace), Misuse> {
+    let source = Source::Flag("PLACE");
+    if let Ok(KeyReference::File(_) | KeyReference::Environment(_) | KeyReference::Url(_)) = text.parse() {
+        return Err(Misuse::Value {
+            name: source.to_string(),
+            value: text.chars().take_while(|letter| !"?@".contains(*letter)).take(100).collect(),
+            reason: "no key is made there; without an argument it is made in files (`--output-key-prefix`), else in \
+                     `k8s://NAMESPACE/SECRET`, `gitlab://PROJECT` or a key service"
+                .to_owned(),
+        });
     }
+    let KeySettings { text, place, .. } = sign::key(text, source, directory, env)?;
+    let place = match place {
+        KeyPlace::Secret { namespace, name } => NewKeyPlace::Secret { namespace, name },
+        KeyPlace::Remote { place: Remote::Gitlab(project), http } => NewKeyPlace::Gitlab(project, http),
+        KeyPlace::Kms(key) => NewKeyPlace::Kms(key),
+        KeyPlace::Pem(_) | KeyPlace::Remote { .. } => unreachable!("refused above"),
+    };
+    Ok((text, place))
 }
 
 /// Resolves a key that is there already, and its password.
@@ -91,10 +119,20 @@ mod tests {
     }
 
     #[test]
-    fn only_a_secret_is_made_in_the_cluster() {
-        assert_eq!(secret("k8s://ci/signing").expect("a Secret"), ("ci".to_owned(), "signing".to_owned()));
-        for text in ["ci/signing", "k8s://signing", "env://A"] {
-            assert!(secret(text).is_err(), "{text}");
+    fn keys_are_made_where_they_can_be() {
+        let env =
+            Fixed::new([("GITLAB_TOKEN", "SECRET"), ("VAULT_ADDR", "https://v"), ("VAULT_TOKEN", "SECRET")]);
+        let place = |text: &str| place(text, Path::new("/"), &env);
+        let (text, secret) = place("k8s://ci/signing").expect("a Secret");
+        assert_eq!(text, "k8s://ci/signing");
+        assert!(
+            matches!(secret, NewKeyPlace::Secret { namespace, name } if namespace == "ci" && name == "signing")
+        );
+        assert!(matches!(place("gitlab://group/project"), Ok((_, NewKeyPlace::Gitlab(..)))));
+        assert!(matches!(place("hashivault://app"), Ok((_, NewKeyPlace::Kms(_)))));
+        for text in ["ci/signing", "k8s://signing", "env://A", "https://user:SECRET@host/k", "my-hsm://1"] {
+            let error = place(text).expect_err(text).to_string();
+            assert!(!error.contains("SECRET"), "{error}");
         }
     }
 }

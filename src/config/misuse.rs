@@ -55,6 +55,9 @@ pub enum Misuse {
     /// A file for what is pushed, and no `--push`.
     #[error("{0} is about a pushed image")]
     ResultWithoutPush(&'static str),
+    /// `--cosign-password-file` for a key that has no password.
+    #[error("a key service keeps its keys itself: `--cosign-password-file` is for keys in files and Secrets")]
+    PasswordUnused,
     /// `--sign` with no `--push`.
     #[error("there is nothing to sign without `--push`")]
     SignWithoutPush,

@@ -19,7 +19,7 @@ pub use pair::SealedPair;
 pub use private::PrivateKey;
 pub use public::{Hash, KeyKind, PublicKey};
 pub use reference::{KeyReference, KeyReferenceError, PemUrl};
-pub use remote::{Gitlab, Remote};
+pub use remote::{Gitlab, GitlabError, Remote};
 pub use secret::{KubernetesSecret, SecretError};
 
 /// Returns a PEM block with the line endings that every reader takes.

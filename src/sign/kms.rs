@@ -17,6 +17,7 @@ use super::http::HttpError;
 use super::key::{KeyError, KeyKind, PublicKey};
 use async_trait::async_trait;
 use aws_lc_rs::digest;
+use http::StatusCode;
 use secrecy::SecretString;
 use std::fmt;
 use std::path::PathBuf;
@@ -120,6 +121,18 @@ pub enum Fault {
     /// A program that stands for a key service.
     #[error("{0}")]
     Program(String),
+    /// A key that was to be made.
+    #[error("it is there already, and no key is replaced")]
+    Exists,
+    /// A new key that has no name yet.
+    #[error("the key {id} was made, but could not be named")]
+    Unnamed {
+        /// Its ID.
+        id: String,
+        /// Why not.
+        #[source]
+        source: Box<Fault>,
+    },
 }
 
 impl Fault {
@@ -132,7 +145,16 @@ impl Fault {
                 | Self::Unusable(_)
                 | Self::File { .. }
                 | Self::PublicKey(_)
+                | Self::Exists
         )
+    }
+
+    /// Returns the status of a refusal.
+    fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Http(error) => error.status(),
+            _ => None,
+        }
     }
 }
 
@@ -247,6 +269,34 @@ impl KmsKey {
     /// [`KmsError`].
     pub async fn public_key(self, name: &str) -> Result<PublicKey, KmsError> {
         Ok(self.read(name).await?.opened.public)
+    }
+
+    /// Makes the key, ECDSA P-256, which every verifier takes, and returns its public half. One that is there is
+    /// never replaced.
+    ///
+    /// # Errors
+    /// [`KmsError`]: a key that is there, a missing permission, a service that cannot be reached.
+    pub async fn create(self, name: &str) -> Result<PublicKey, KmsError> {
+        let service = self.service();
+        let created = match self {
+            Self::Vault(settings) => vault::create(settings).await,
+            Self::Aws(settings) => aws::create(*settings).await,
+            Self::Gcp(settings) => gcp::create(settings).await,
+            Self::Azure(settings) => azure::create(*settings).await,
+            Self::Plugin(settings) => plugin::create(settings).await,
+            Self::Pkcs11(_) => {
+                let fault = Fault::Unusable("a token's own tools make its keys".to_owned());
+                let hint = "such as `pkcs11-tool --module LIB --token-label T --login --keypairgen --key-type \
+                            EC:prime256v1 --label NAME`";
+                Err((fault, Some(hint.to_owned())))
+            }
+        };
+        created.map_err(|(source, hint)| KmsError {
+            service: service.to_owned(),
+            action: format!("make the key `{name}`"),
+            hint,
+            source,
+        })
     }
 
     async fn read(self, name: &str) -> Result<KmsSigner, KmsError> {

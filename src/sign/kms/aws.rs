@@ -1,4 +1,4 @@
-//! AWS KMS: `GetPublicKey` and `Sign`, signed with Signature Version 4.
+//! AWS KMS: `GetPublicKey`, `Sign` and what makes a key, signed with Signature Version 4.
 
 pub mod credentials;
 mod profile;
@@ -133,6 +133,18 @@ struct SignAnswer {
     signature: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct CreateAnswer {
+    key_metadata: KeyMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct KeyMetadata {
+    key_id: String,
+}
+
 #[derive(Default, Deserialize)]
 struct ErrorAnswer {
     #[serde(default, rename = "__type")]
@@ -145,29 +157,37 @@ struct ErrorAnswer {
 }
 
 pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
-    let plain = |fault: Fault| (fault, None);
-    let http = Http::new(&settings.http).map_err(|error| plain(error.into()))?;
-    let profile_region = settings.sources.profile_region();
-    let from_host = settings.key.host.as_deref().and_then(region_of_host);
-    let region =
-        settings.key.region().map(str::to_owned).or(settings.region).or(profile_region).or(from_host);
-    let region = region.filter(|region| !region.is_empty()).ok_or_else(|| {
-        let fault = "no region is known for the key".to_owned();
-        (Fault::Credentials(fault), Some("set AWS_REGION, or name the key by its ARN".to_owned()))
-    })?;
-    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    let url = match (&settings.key.host, settings.endpoint) {
-        (Some(host), _) => endpoint(host),
-        (None, Some(url)) => Some(url),
-        (None, None) => endpoint(&format!("kms.{region}.{domain}")),
-    };
-    let url = url.ok_or_else(|| plain(Fault::Credentials(format!("`{region}` is no region"))))?;
-    let chain = Chain::new(settings.sources, http.clone(), region.clone());
-    let mut kms = Kms { http, chain, url, region, id: settings.key.id, algorithm: "" };
+    let mut kms = Kms::new(settings)?;
     match kms.public_key().await {
         Ok((public, hashing)) => Ok(Opened { backend: Box::new(kms), public, hashing }),
         Err(fault) => {
             let hint = kms.hint(&fault);
+            Err((fault, hint))
+        }
+    }
+}
+
+pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Option<String>)> {
+    if !is_alias(&settings.key.id) {
+        let fault = "KMS names a new key itself, and only an alias can be chosen".to_owned();
+        return Err((Fault::Unusable(fault), Some("write `awskms:///alias/NAME`".to_owned())));
+    }
+    let mut kms = Kms::new(settings)?;
+    match kms.create().await {
+        Ok(public) => Ok(public),
+        Err(fault) => {
+            let hint = match &fault {
+                Fault::Unnamed { id, .. } => Some(format!(
+                    "the caller needs kms:CreateAlias on the key and on {alias}; then name it with `aws kms create-alias \
+                     --target-key-id {id} --alias-name {alias}`, or delete it with `aws kms schedule-key-deletion --key-id {id}`",
+                    alias = kms.id
+                )),
+                Fault::Http(HttpError::Refused { said, .. }) if said.contains("AccessDenied") => Some(
+                    "the caller needs the permissions kms:GetPublicKey, kms:CreateKey and kms:CreateAlias"
+                        .to_owned(),
+                ),
+                _ => kms.hint(&fault),
+            };
             Err((fault, hint))
         }
     }
@@ -182,6 +202,61 @@ fn region_of_host(host: &str) -> Option<String> {
 }
 
 impl Kms {
+    fn new(settings: Settings) -> Result<Self, (Fault, Option<String>)> {
+        let plain = |fault: Fault| (fault, None);
+        let http = Http::new(&settings.http).map_err(|error| plain(error.into()))?;
+        let profile_region = settings.sources.profile_region();
+        let from_host = settings.key.host.as_deref().and_then(region_of_host);
+        let region =
+            settings.key.region().map(str::to_owned).or(settings.region).or(profile_region).or(from_host);
+        let region = region.filter(|region| !region.is_empty()).ok_or_else(|| {
+            let fault = "no region is known for the key".to_owned();
+            (Fault::Credentials(fault), Some("set AWS_REGION, or name the key by its ARN".to_owned()))
+        })?;
+        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let url = match (&settings.key.host, settings.endpoint) {
+            (Some(host), _) => endpoint(host),
+            (None, Some(url)) => Some(url),
+            (None, None) => endpoint(&format!("kms.{region}.{domain}")),
+        };
+        let url = url.ok_or_else(|| plain(Fault::Credentials(format!("`{region}` is no region"))))?;
+        let chain = Chain::new(settings.sources, http.clone(), region.clone());
+        Ok(Self { http, chain, url, region, id: settings.key.id, algorithm: "" })
+    }
+
+    /// Makes a key under the alias that was asked for.
+    async fn create(&mut self) -> Result<PublicKey, Fault> {
+        let says = |fault: &Fault, word: &str| matches!(fault, Fault::Http(HttpError::Refused { said, .. }) if said.contains(word));
+        match self.ask("GetPublicKey", json!({ "KeyId": self.id })).await {
+            Err(fault) if says(&fault, "NotFoundException") => {}
+            // Keys that have no public half are keys.
+            Err(fault) if !says(&fault, "UnsupportedOperationException") => return Err(fault),
+            _ => return Err(Fault::Exists),
+        }
+        let alias = self.id.clone();
+        let body = json!({
+            "KeyUsage": "SIGN_VERIFY",
+            "KeySpec": "ECC_NIST_P256",
+            "Description": format!("signs container images, as {alias}"),
+        });
+        let made: CreateAnswer = self.ask("CreateKey", body).await?.json()?;
+        let id = made.key_metadata.key_id;
+        let named = self.ask("CreateAlias", json!({ "AliasName": alias, "TargetKeyId": id })).await;
+        named.map_err(|fault| Fault::Unnamed { id: id.clone(), source: Box::new(fault) })?;
+        // A new key is known everywhere in a moment ("AWS KMS eventual consistency").
+        self.id = id;
+        let mut pauses = [1, 2, 4].into_iter();
+        loop {
+            match self.public_key().await {
+                Err(fault) if says(&fault, "NotFoundException") => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(Duration::from_secs(pause)).await,
+                    None => return Err(fault),
+                },
+                public => return public.map(|(public, _)| public),
+            }
+        }
+    }
+
     async fn public_key(&mut self) -> Result<(PublicKey, Hashing), Fault> {
         let answer: PublicKeyAnswer = self.call("GetPublicKey", json!({ "KeyId": self.id })).await?;
         let der = STANDARD.decode(&answer.public_key);
@@ -219,12 +294,16 @@ impl Kms {
     }
 
     async fn call<T: DeserializeOwned>(&self, operation: &str, body: Value) -> Result<T, Fault> {
+        Ok(self.ask(operation, body).await?.json()?)
+    }
+
+    async fn ask(&self, operation: &str, body: Value) -> Result<Answer, Fault> {
         let body = body.to_string();
         let mut pauses = PAUSES.into_iter();
         loop {
             let answer = self.send(operation, &body).await?;
             if answer.is_success() {
-                return Ok(answer.json()?);
+                return Ok(answer);
             }
             let error: ErrorAnswer = serde_json::from_slice(&answer.body).unwrap_or_default();
             let kind = error.kind.rsplit('#').next().unwrap_or_default();
@@ -251,7 +330,11 @@ impl Kms {
         let to_sign = sigv4::ToSign { method: "POST", url: &self.url, body: body.as_bytes() };
         let scope = sigv4::Scope { region: &self.region, service: "kms", time: jiff::Timestamp::now() };
         sigv4::sign(&to_sign, &mut headers, &keys, &scope);
-        let mut request = Request::new(Method::POST, self.url.clone()).body(body.to_owned()).repeatable();
+        let mut request = Request::new(Method::POST, self.url.clone()).body(body.to_owned());
+        // A key that is made twice costs twice.
+        if operation != "CreateKey" {
+            request = request.repeatable();
+        }
         for (name, value) in headers {
             request = request.secret_header(name, &value);
         }

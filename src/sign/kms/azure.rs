@@ -216,9 +216,48 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
     }
 }
 
+pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Option<String>)> {
+    if settings.key.version.as_ref().is_some_and(|version| !version.is_empty()) {
+        let fault = "the vault names a new key's version itself".to_owned();
+        return Err((Fault::Unusable(fault), Some("leave the version out of the reference".to_owned())));
+    }
+    let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
+    let mut vault = Vault { http, settings, version: String::new(), algorithm: "", token: Mutex::default() };
+    match vault.create().await {
+        Ok(public) => Ok(public),
+        Err(fault) => {
+            let hint = match fault.status() {
+                Some(StatusCode::FORBIDDEN) => Some(
+                    "the caller needs the key permissions `get` and `create` (with RBAC: the role `Key Vault Crypto Officer`)"
+                        .to_owned(),
+                ),
+                _ => vault.hint(&fault),
+            };
+            Err((fault, hint))
+        }
+    }
+}
+
 impl Vault {
+    async fn create(&mut self) -> Result<PublicKey, Fault> {
+        // To create one that is there would give it a version with another key.
+        match self.call::<serde_json::Value>(Request::get(self.url("")?)).await {
+            Ok(_) => return Err(Fault::Exists),
+            Err(fault) if fault.status() == Some(StatusCode::NOT_FOUND) => {}
+            Err(fault) => return Err(fault),
+        }
+        let body = json!({ "kty": "EC", "crv": "P-256", "key_ops": ["sign", "verify"] });
+        let made: KeyAnswer = self.call(Request::post_json(self.url("create")?, &body)).await?;
+        self.take(&made.key).map(|(public, _)| public)
+    }
+
     async fn public_key(&mut self) -> Result<(PublicKey, Hashing), Fault> {
         let KeyAnswer { key } = self.call(Request::get(self.url("")?)).await?;
+        self.take(&key)
+    }
+
+    /// Takes in a key that the vault describes.
+    fn take(&mut self, key: &Jwk) -> Result<(PublicKey, Hashing), Fault> {
         // Of the identifier only the version is believed: it must not lead the token elsewhere.
         let version = key.kid.rsplit('/').next().unwrap_or_default();
         if version.is_empty() || !version.chars().all(|letter| letter.is_ascii_alphanumeric()) {

@@ -15,11 +15,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt;
+use std::time::Duration;
 use token::Tokens;
 use url::Url;
 
 /// The name of the service in messages.
 pub const SERVICE: &str = "Google Cloud KMS";
+/// The pauses in which a new key's first version is waited for, in seconds.
+const GENERATION: [u64; 5] = [1, 1, 2, 4, 8];
 /// Where its API is.
 pub const ENDPOINT: &str = "https://cloudkms.googleapis.com/";
 
@@ -170,7 +173,75 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
     }
 }
 
+pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Option<String>)> {
+    if settings.key.version.is_some() {
+        let fault = "a new key makes its first version itself".to_owned();
+        return Err((Fault::Unusable(fault), Some("leave the version out of the reference".to_owned())));
+    }
+    let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
+    let tokens = Tokens::new(settings.credentials, http.clone());
+    let (endpoint, hashing) = (settings.endpoint, Hashing::Sha256);
+    let mut kms = Kms { http, tokens, endpoint, version: String::new(), hashing };
+    match kms.create(&settings.key).await {
+        Ok(public) => Ok(public),
+        Err(fault) => {
+            let hint = match fault.status() {
+                Some(StatusCode::FORBIDDEN) => Some(
+                    "the caller needs cloudkms.cryptoKeys.get and .create, cloudkms.cryptoKeyVersions.list and \
+                     .viewPublicKey and, where the key ring is new, cloudkms.keyRings.get and .create: the roles \
+                     roles/cloudkms.admin and roles/cloudkms.publicKeyViewer"
+                        .to_owned(),
+                ),
+                _ => kms.hint(&fault),
+            };
+            Err((fault, hint))
+        }
+    }
+}
+
 impl Kms {
+    /// Makes a key and, where there is none of that name, its key ring, as cosign does.
+    async fn create(&mut self, key: &Key) -> Result<PublicKey, Fault> {
+        let parts: Vec<&str> = key.name.split('/').collect();
+        let [location, ring, name] = [parts[..4].join("/"), parts[..6].join("/"), parts[7].to_owned()];
+        if self.find(&key.name).await? {
+            return Err(Fault::Exists);
+        }
+        if !self.find(&ring).await? {
+            self.make(&format!("{location}/keyRings"), ("keyRingId", parts[5]), &json!({})).await?;
+        }
+        let body = json!({
+            "purpose": "ASYMMETRIC_SIGN",
+            "versionTemplate": { "algorithm": "EC_SIGN_P256_SHA256" },
+        });
+        match self.make(&format!("{ring}/cryptoKeys"), ("cryptoKeyId", &name), &body).await {
+            Err(fault) if fault.status() == Some(StatusCode::CONFLICT) => return Err(Fault::Exists),
+            made => made?,
+        }
+        // Its first version is enabled once the service has generated it.
+        let mut pauses = GENERATION.into_iter();
+        loop {
+            match (self.public_key(key).await, pauses.next()) {
+                (Err(Fault::Unusable(_)), Some(pause)) => tokio::time::sleep(Duration::from_secs(pause)).await,
+                (public, _) => return public,
+            }
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<bool, Fault> {
+        match self.call::<serde_json::Value>(Request::get(self.url(name)?)).await {
+            Ok(_) => Ok(true),
+            Err(fault) if fault.status() == Some(StatusCode::NOT_FOUND) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn make(&self, at: &str, (id, name): (&str, &str), body: &serde_json::Value) -> Result<(), Fault> {
+        let mut url = self.url(at)?;
+        url.query_pairs_mut().append_pair(id, name);
+        self.call::<serde_json::Value>(Request::post_json(url, body)).await.map(drop)
+    }
+
     async fn public_key(&mut self, key: &Key) -> Result<PublicKey, Fault> {
         self.version = match &key.version {
             Some(version) => format!("{}/cryptoKeyVersions/{version}", key.name),

@@ -83,6 +83,8 @@ struct Answer {
     #[serde(default)]
     error_message: String,
     public_key: Option<PublicKeyAnswer>,
+    default_algorithm: Option<DefaultAlgorithm>,
+    create_key: Option<PublicKeyAnswer>,
     sign_message: Option<SignAnswer>,
 }
 
@@ -91,6 +93,12 @@ struct Answer {
 struct PublicKeyAnswer {
     #[serde(alias = "publicKeyPEM", rename = "PublicKeyPEM")]
     pem: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DefaultAlgorithm {
+    default_algorithm: String,
 }
 
 #[derive(Deserialize)]
@@ -112,12 +120,35 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
     }
 }
 
+pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Option<String>)> {
+    let plugin = Plugin(settings);
+    plugin.create().await.map_err(|fault| {
+        let hint = plugin.hint(&fault);
+        (fault, hint)
+    })
+}
+
 struct Plugin(Settings);
 
 impl Plugin {
     async fn public_key(&self) -> Result<PublicKey, Fault> {
         let answer = self.call("publicKey", json!({ "publicKeyOptions": {} }), b"").await?;
-        let answer = answer.public_key.ok_or(Fault::Answer("its answer holds no public key"))?;
+        Self::read(answer.public_key)
+    }
+
+    /// Makes a key of the kind that the plugin thinks best, as cosign does.
+    async fn create(&self) -> Result<PublicKey, Fault> {
+        if self.public_key().await.is_ok() {
+            return Err(Fault::Exists);
+        }
+        let answer = self.call("defaultAlgorithm", json!({}), b"").await?;
+        let best = answer.default_algorithm.ok_or(Fault::Answer("its answer names no algorithm"))?;
+        let answer = self.call("createKey", json!({ "algorithm": best.default_algorithm }), b"").await?;
+        Self::read(answer.create_key)
+    }
+
+    fn read(answer: Option<PublicKeyAnswer>) -> Result<PublicKey, Fault> {
+        let answer = answer.ok_or(Fault::Answer("its answer holds no public key"))?;
         let pem = STANDARD.decode(answer.pem).map_err(|_| Fault::Answer("its public key is not base64"))?;
         Ok(PublicKey::from_pem(&pem)?)
     }

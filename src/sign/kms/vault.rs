@@ -36,6 +36,14 @@ impl Product {
         }
     }
 
+    /// Returns the name of its command line.
+    fn tool(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+            Self::OpenBao => "bao",
+        }
+    }
+
     /// Returns the scheme of references.
     pub fn scheme(self) -> &'static str {
         match self {
@@ -143,7 +151,43 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
     Ok(Opened { hashing: transit.hashing, backend: Box::new(transit), public })
 }
 
+pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Option<String>)> {
+    let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
+    let mut transit = Transit { http, settings, version: 0, hashing: Hashing::Sha256 };
+    match transit.create().await {
+        Ok(public) => Ok(public),
+        Err(fault) => {
+            let Settings { key: Key { product, name }, mount, .. } = &transit.settings;
+            let hint = match fault.status() {
+                Some(StatusCode::FORBIDDEN) => Some(format!(
+                    "the token must be valid and its policy allow `read`, `create` and `update` on `{mount}/keys/{name}`"
+                )),
+                Some(StatusCode::NOT_FOUND) => Some(format!(
+                    "enable the engine with `{} secrets enable -path={mount} transit`, or say where it is with \
+                     TRANSIT_SECRET_ENGINE_PATH",
+                    product.tool()
+                )),
+                _ => transit.hint(&fault),
+            };
+            Err((fault, hint))
+        }
+    }
+}
+
 impl Transit {
+    async fn create(&mut self) -> Result<PublicKey, Fault> {
+        let url = self.url(&["keys", &self.settings.key.name]);
+        match self.call(Request::get(url.clone())).await {
+            // Another write to it would be no error, and change nothing.
+            Ok(_) => return Err(Fault::Exists),
+            Err(fault) if fault.status() == Some(StatusCode::NOT_FOUND) => {}
+            Err(fault) => return Err(fault),
+        }
+        let body = serde_json::json!({ "type": "ecdsa-p256" });
+        self.call(Request::post_json(url, &body).repeatable()).await?;
+        self.public_key().await
+    }
+
     /// Reads the latest version's key, and stays with that version: one that is made meanwhile has another key.
     async fn public_key(&mut self) -> Result<PublicKey, Fault> {
         let request = Request::get(self.url(&["keys", &self.settings.key.name]));
@@ -234,10 +278,7 @@ impl Backend for Transit {
             ),
             Some(StatusCode::NOT_FOUND) => format!(
                 "make it with `{} write -f {mount}/keys/{name} type=ecdsa-p256`, or say where the engine is with TRANSIT_SECRET_ENGINE_PATH",
-                match product {
-                    Product::Vault => "vault",
-                    Product::OpenBao => "bao",
-                }
+                product.tool()
             ),
             Some(StatusCode::SERVICE_UNAVAILABLE) => "the server may be sealed".to_owned(),
             Some(_) => return None,
