@@ -112,6 +112,7 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         ));
     }
     if !json_report {
+        remarks.extend(report::logged(&outcome.signed, &outcome.attested));
         remarks.extend(verify);
     }
     printer::remark(remarks).await;

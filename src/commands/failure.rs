@@ -20,7 +20,7 @@ use crate::sign::http::{HttpError, HttpOptionsError};
 use crate::sign::identity::IdentityError;
 use crate::sign::key::{GitlabError, KeyError};
 use crate::sign::kms::KmsError;
-use crate::sign::{KeylessError, NO_CERTIFICATE, RefusedSignature, ServiceError, SignError};
+use crate::sign::{KeylessError, NO_CERTIFICATE, RefusedSignature, ServiceError, SignError, WitnessError};
 use crate::task::Cause;
 use crate::ui::colours::Palette;
 use crate::ui::progress::{FailedStep, NoTerminal};
@@ -357,7 +357,14 @@ impl Failure {
         };
         let registry = registry.and_then(registry_hint);
         let service = find::<KmsError>(&error).and_then(|error| error.hint.clone());
-        let mut failure = Self::new(&error, code).hints(registry).hints(service);
+        let keyless = find::<KeylessError>(&error);
+        let token = keyless.filter(|error| matches!(error, KeylessError::Identity(_))).and_then(keyless_hint);
+        let witness = match keyless {
+            Some(KeylessError::Witness(error)) => Some(error),
+            _ => find::<WitnessError>(&error),
+        };
+        let witness = witness.and_then(witness_hint).map(str::to_owned);
+        let mut failure = Self::new(&error, code).hints(registry).hints(service).hints(token).hints(witness);
         for tag in &unfinished.tags {
             let state = match tag {
                 tag if unfinished.written.contains(tag) => "points at the image",
@@ -615,6 +622,19 @@ fn keyless_hint(error: &KeylessError) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+/// Returns what can be done about logs and clocks that did not do.
+fn witness_hint(error: &WitnessError) -> Option<&'static str> {
+    match error {
+        WitnessError::AlreadyLogged { .. } => Some(
+            "RSA signs the same thing the same way each time: make it another thing with an annotation, such as `-a attempt=2`, or use an ECDSA key",
+        ),
+        WitnessError::Unverifiable(_) => Some(
+            "either `--trusted-root` is of other services, or one of the clocks is wrong: certificate, log entry and timestamp must be of one time",
+        ),
+        _ => None,
+    }
 }
 
 /// Returns what can be done about a registry's refusal.

@@ -7,8 +7,8 @@ use crate::config::results::ResultKind;
 use crate::registry::{Descriptor, Digest, HostOptions, Repository};
 use crate::sign::key::KeyReference;
 use crate::sign::{
-    Certified, CosignLine, Format, Formats, RegistryAccess, SignOptions, SignReport, SignedAttestation,
-    SignedBy, Signer, VerifyLines, verify_lines,
+    Certified, CosignLine, Format, Formats, LogPlace, RegistryAccess, SignOptions, SignReport,
+    SignedAttestation, SignedBy, Signer, StoredSignature, Subject, VerifyLines, verify_lines,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -195,6 +195,7 @@ pub(super) fn json(outcome: &BuildOutcome, verify: &[String]) -> String {
         "mediaType": image.map(|image| image.media_type.as_str()),
         "tags": outcome.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "signatures": signed.collect::<Vec<_>>(),
+        "attestations": attestations(outcome),
         "verify": verify,
     })
     .to_string()
@@ -234,6 +235,9 @@ pub(super) fn metadata(outcome: &BuildOutcome) -> Vec<u8> {
             outcome.signed.iter().flat_map(|(at, report)| signatures(at, report)).collect();
         own.insert("signatures".to_owned(), json!(signatures));
     }
+    if !outcome.attested.is_empty() {
+        own.insert("attestations".to_owned(), attestations(outcome).into());
+    }
     if outcome.builds.len() > 1 {
         let builds = outcome.builds.iter().map(|build| {
             json!({
@@ -265,13 +269,52 @@ fn signatures(at: &Repository, report: &SignReport) -> Vec<Value> {
                 "format": match signature.format { Format::Legacy => "legacy", Format::Bundle => "bundle" },
                 "manifest": signature.location.to_string(),
                 "reused": signature.reused,
-                "log": signature.logged.iter().map(|place| {
-                    json!({ "url": place.url, "index": place.index, "uuid": place.uuid })
-                }).collect::<Vec<_>>(),
+                "log": log(&signature.logged),
             }));
         }
     }
     list
+}
+
+fn attestations(outcome: &BuildOutcome) -> Vec<Value> {
+    let attestation = |(at, attestation): &(Repository, SignedAttestation)| {
+        json!({
+            "repository": at.to_string(),
+            "digest": attestation.image.to_string(),
+            "predicateType": attestation.predicate_type,
+            "reused": attestation.reused,
+            "log": log(&attestation.logged),
+        })
+    };
+    outcome.attested.iter().map(attestation).collect()
+}
+
+/// Returns where logs have a signature.
+pub(super) fn log(places: &[LogPlace]) -> Value {
+    let place = |LogPlace { url, log_id, index, uuid }: &LogPlace| json!({ "url": url, "logID": log_id, "index": index, "uuid": uuid });
+    places.iter().map(place).collect()
+}
+
+/// Returns a line for each entry that logs have of what was signed.
+pub(super) fn logged(
+    signed: &[(Repository, SignReport)],
+    attested: &[(Repository, SignedAttestation)],
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (at, subject) in
+        signed.iter().flat_map(|(at, report)| report.subjects.iter().map(move |one| (at, one)))
+    {
+        let Subject { descriptor, role } = &subject.subject;
+        for StoredSignature { signer, format, logged, .. } in &subject.signatures {
+            let of = format!("{role} {at}@{} by {signer} ({format})", descriptor.digest);
+            lines.extend(logged.iter().map(|place| format!("logged: {of}: {place}")));
+        }
+    }
+    for (at, SignedAttestation { predicate_type, image, logged, .. }) in attested {
+        let of = format!("{predicate_type} of {at}@{image}");
+        lines.extend(logged.iter().map(|place| format!("logged: {of}: {place}")));
+    }
+    lines
 }
 
 #[cfg(test)]

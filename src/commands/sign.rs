@@ -98,15 +98,17 @@ pub(super) async fn run(
             finished.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;
         let verify = report::Verification::of(&image, &signers, formats, &registries.hosts, trust);
         let ca_files = registry.ca_file_of_each(&repositories);
-        Ok(verify.attested(&finished.attested).and(&options, &signers, &ca_files))
+        let logged = report::logged(&finished.signed, &finished.attested);
+        Ok((verify.attested(&finished.attested).and(&options, &signers, &ca_files), logged))
     };
     let result = work.await;
-    let verify = shown.end(result).await?;
+    let (verify, logged) = shown.end(result).await?;
     print_lines(match tags.as_slice() {
         [] => repositories.iter().map(|repository| format!("{repository}@{digest}")).collect::<Vec<_>>(),
         tags => tags.iter().map(|tag| format!("{tag}@{digest}")).collect(),
     })?;
-    printer::remark(repositories.iter().flat_map(|repository| verify.lines(repository))).await;
+    let verify = repositories.iter().flat_map(|repository| verify.lines(repository));
+    printer::remark(logged.into_iter().chain(verify)).await;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use super::display::Early;
 use super::failure::Failure;
 use super::verifiers::{self, NamedVerifier};
-use super::{display, print_lines, registries};
+use super::{display, print_lines, registries, report};
 use crate::build::store::RegistryStore;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::verify::VerifyArgs;
@@ -153,8 +153,10 @@ impl Asked {
             Wanted::Attestation(kind) => format!("attested ({kind})"),
         };
         let line = |(name, signature): &(String, AcceptedSignature)| {
-            let AcceptedSignature { format, location, annotations, certificate, .. } = signature;
+            let AcceptedSignature { format, location, annotations, certificate, logged, .. } = signature;
             let more: String = annotations.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+            let unchecked = if signature.log_checked { "" } else { ", which was not checked" };
+            let logged: String = logged.iter().map(|place| format!(", {place}{unchecked}")).collect();
             // What was asked for may be a pattern.
             let name = match certificate {
                 Some(CertificateIdentity { subject: Some(subject), issuer: Some(issuer), .. }) => {
@@ -162,7 +164,8 @@ impl Asked {
                 }
                 _ => name.clone(),
             };
-            format!("{}@{}: {what} by {name} ({format}: {location}){more}", reference.repository, found.image)
+            let image = format!("{}@{}", reference.repository, found.image);
+            format!("{image}: {what} by {name} ({format}: {location}){more}{logged}")
         };
         found.signatures.iter().map(line).collect()
     }
@@ -184,14 +187,18 @@ fn array(reference: &Reference, found: &Found) -> String {
             (Format::Legacy, true) => Value::Null,
             _ => json!(optional),
         };
-        json!({
+        let mut claims = json!({
             "critical": {
                 "identity": { "docker-reference": name },
                 "image": { "docker-manifest-digest": found.image.to_string() },
                 "type": kind,
             },
             "optional": optional,
-        })
+        });
+        if !signature.logged.is_empty() {
+            claims["log"] = report::log(&signature.logged);
+        }
+        claims
     };
     Value::Array(found.signatures.iter().map(claims).collect()).to_string()
 }

@@ -11,12 +11,14 @@ mod referrer;
 mod statement;
 
 use super::error::SignError;
-use super::evidence::{Content, Evidence, Signer, Verifier};
+use super::evidence::{Content, Evidence, Signer};
+use super::log::LogPlace;
 use super::store::Store;
 use super::{Format, Formats};
 use crate::event::Events;
 use crate::registry::{Descriptor, Digest, Reference, Repository};
 use statement::Original;
+use std::sync::Mutex;
 
 /// The largest statement that is read; a bill of materials of a large image takes some megabytes.
 const STATEMENT_LIMIT: usize = 64 << 20;
@@ -45,6 +47,8 @@ pub struct SignedAttestation {
     pub image: Digest,
     /// Each of them had it already, from every signer.
     pub reused: bool,
+    /// Where logs have it.
+    pub logged: Vec<LogPlace>,
 }
 
 /// One statement on its way into the registry.
@@ -54,6 +58,8 @@ struct Signed<'a> {
     signer: &'a dyn Signer,
     /// `None` until it is needed: what is found need not be made.
     evidence: tokio::sync::OnceCell<Evidence>,
+    /// Where logs have what was found or made.
+    logged: Mutex<Vec<LogPlace>>,
 }
 
 impl Signed<'_> {
@@ -65,9 +71,23 @@ impl Signed<'_> {
     }
 
     /// Whether this evidence is the signer's, over this statement, so that it need not be made again.
-    fn is_made_by(&self, evidence: &Evidence) -> bool {
-        let key = self.signer.public_key().map(|key| key as &dyn Verifier);
-        key.is_some_and(|key| key.verify(Content::Statement(self.statement), evidence).is_ok())
+    async fn is_made_by(&self, evidence: &Evidence) -> Result<bool, SignError> {
+        Ok(self.signer.has_made(Content::Statement(self.statement), evidence).await?)
+    }
+
+    /// Keeps in mind where logs have it.
+    fn note(&self, evidence: &Evidence) {
+        let places = evidence.log_places(self.signer.verifier().trust());
+        let mut logged = self.logged.lock().expect("nobody panics while holding it");
+        for place in places {
+            // Both formats and both subjects share one signature.
+            if !logged
+                .iter()
+                .any(|known: &LogPlace| known.index == place.index && known.log_id == place.log_id)
+            {
+                logged.push(place);
+            }
+        }
     }
 
     fn check(&self, image: &Digest, at: &Repository, evidence: &Evidence) -> Result<(), SignError> {
@@ -101,8 +121,8 @@ pub async fn attest_image(
         let what = format!("signing {predicate_type} of {role} in {}", request.repository);
         let step = events.step(&format!("attest {at} {} {predicate_type}", image.digest), what);
         let attested = one(store, at, signers, request, original).await;
-        let reused = match attested {
-            Ok(reused) => reused,
+        let (reused, logged) = match attested {
+            Ok(attested) => attested,
             Err(error) => {
                 step.fail(&error);
                 return Err(error);
@@ -113,7 +133,7 @@ pub async fn attest_image(
             false => step.done(),
         }
         let (predicate_type, image) = (predicate_type.clone(), image.digest);
-        done.push(SignedAttestation { predicate_type, image, reused });
+        done.push(SignedAttestation { predicate_type, image, reused, logged });
     }
     Ok(done)
 }
@@ -124,13 +144,14 @@ async fn one(
     signers: &[Box<dyn Signer>],
     request: &AttestRequest,
     original: &Original,
-) -> Result<bool, SignError> {
+) -> Result<(bool, Vec<LogPlace>), SignError> {
     let statement = statement::ours(original, &request.repository, &request.tags, &request.image.digest);
     let signed = signers.iter().map(|signer| Signed {
         statement: &statement,
         predicate_type: &original.predicate_type,
         signer: signer.as_ref(),
         evidence: tokio::sync::OnceCell::new(),
+        logged: Mutex::default(),
     });
     let signed: Vec<Signed<'_>> = signed.collect();
     // The index and the image have tags of their own.
@@ -150,5 +171,7 @@ async fn one(
         tokio::try_join!(legacy, bundles)
     };
     let (index, image) = tokio::try_join!(attach(&request.image), attach(&original.image))?;
-    Ok(index.0 && index.1 && image.0 && image.1)
+    let logged =
+        signed.into_iter().flat_map(|one| one.logged.into_inner().expect("nobody panics while holding it"));
+    Ok((index.0 && index.1 && image.0 && image.1, logged.collect()))
 }

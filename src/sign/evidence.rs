@@ -3,7 +3,7 @@
 use super::bundle;
 use super::key::{Hash, KeyKind, PrivateKey, PublicKey};
 use super::log::{LogEntry, LogPlace};
-use super::trust::CertificateIdentity;
+use super::trust::{CertificateIdentity, TrustRoot};
 use async_trait::async_trait;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -48,9 +48,10 @@ impl Evidence {
         Self { signature, material, logged: Vec::new(), timestamps: Vec::new() }
     }
 
-    /// Returns where logs have it, as far as that is known here.
-    pub(super) fn log_places(&self) -> Vec<LogPlace> {
-        self.logged.iter().filter_map(|entry| entry.place().cloned()).collect()
+    /// Returns where logs have it; a trust root knows the addresses of logs.
+    pub(super) fn log_places(&self, trust: Option<&TrustRoot>) -> Vec<LogPlace> {
+        let known = |id: &[u8]| trust?.log_url(id);
+        self.logged.iter().map(|entry| entry.place(known)).collect()
     }
 }
 
@@ -81,9 +82,21 @@ pub trait Signer: Send + Sync {
     /// Returns what accepts this signer's signatures, for the check after signing.
     fn verifier(&self) -> &dyn Verifier;
 
-    /// Returns the key that signs every time, or `None` where each signature has a key of its own. With a key
-    /// an earlier signature over the same content is found and kept instead of being made once more.
+    /// Returns the key that signs every time, or `None` where each signature has a key of its own.
     fn public_key(&self) -> Option<&PublicKey>;
+
+    /// Returns whether this stored signature is as good as one that this signer would make now, so that it is kept
+    /// instead of being made once more.
+    ///
+    /// # Errors
+    /// What keeps this signer from signing, where that has to be begun to tell.
+    async fn has_made(&self, content: Content<'_>, evidence: &Evidence) -> Result<bool, SignerError> {
+        // Only SHA-256 counts: of other hashes plain `cosign verify --key` knows nothing.
+        let by_key =
+            |key: &PublicKey| key.verify(&content.message(), &evidence.signature) == Some(Hash::Sha256);
+        // Where logs are wanted, a signature that none has is another one.
+        Ok(self.public_key().is_some_and(by_key) && self.verifier().verify(content, evidence).is_ok())
+    }
 
     /// Returns what this signer signs along beside what the request says, which yields to it.
     fn annotations(&self) -> &BTreeMap<String, String> {
@@ -127,6 +140,11 @@ pub trait Verifier: Send + Sync {
     /// # Errors
     /// Why not, in words.
     fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String>;
+
+    /// Returns the trust root by which it checks what logs say, if it does.
+    fn trust(&self) -> Option<&TrustRoot> {
+        None
+    }
 }
 
 impl Verifier for PublicKey {
@@ -217,6 +235,10 @@ impl Signer for Annotated {
 
     fn certified(&self) -> Option<Certified> {
         self.signer.certified()
+    }
+
+    async fn has_made(&self, content: Content<'_>, evidence: &Evidence) -> Result<bool, SignerError> {
+        self.signer.has_made(content, evidence).await
     }
 
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {

@@ -8,10 +8,11 @@ use super::identity::{AUDIENCE, IdentityError, IdentityToken, TokenSource};
 use super::key::{PrivateKey, PublicKey};
 use super::services::{ServiceError, ServicePlan, Services};
 use super::trust::{CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustRoot};
-use super::witness::{WitnessError, Witnesses};
+use super::witness::{Attempt, WitnessError, Witnesses};
 use crate::event::{Events, Step};
 use async_trait::async_trait;
 use fulcio::{Authority, IssuerJson};
+use jiff::SignedDuration;
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub struct KeylessSigner {
     http: Http,
     authority: Url,
     issuers: Option<Vec<IssuerJson>>,
+    /// How much the authority's clock is ahead of ours. It is the one that a token must hold for; ours may be wrong.
+    skew: SignedDuration,
     witnesses: Witnesses,
     current: tokio::sync::Mutex<Option<Current>>,
     verifier: OwnVerifier,
@@ -94,7 +97,8 @@ impl KeylessSigner {
         }
         let token = async { Ok::<_, KeylessError>(source.token().await?) };
         let issuers = async { Ok(Authority { http: &http, url: &authority }.issuers().await?) };
-        let (token, issuers) = tokio::try_join!(token, issuers)?;
+        let (token, (issuers, their_now)) = tokio::try_join!(token, issuers)?;
+        let skew = their_now.map(|now| now.duration_since(jiff::Timestamp::now())).unwrap_or_default();
         if let Some(wanted) = plan.login.as_ref().filter(|_| plan.issuer_is_must) {
             // Issuers are compared as they are written, but for the slash that URLs get.
             if token.issuer.trim_end_matches('/') != wanted.as_str().trim_end_matches('/') {
@@ -107,7 +111,7 @@ impl KeylessSigner {
                 .into());
             }
         }
-        check(&token, &source.place(), issuers.as_deref())?;
+        check(&token, &source.place(), issuers.as_deref(), skew)?;
         events.note(format!(
             "signing as `{}`, by the word of {} ({})",
             token.subject,
@@ -125,6 +129,7 @@ impl KeylessSigner {
             source,
             authority,
             issuers,
+            skew,
             http,
             witnesses,
             current: tokio::sync::Mutex::new(None),
@@ -151,7 +156,7 @@ impl KeylessSigner {
 
     async fn certify(&self) -> Result<Current, KeylessError> {
         let token = self.source.token().await?;
-        check(&token, &self.source.place(), self.issuers.as_deref())?;
+        check(&token, &self.source.place(), self.issuers.as_deref(), self.skew)?;
         let key = new_key()?;
         let asked = Instant::now();
         let chain = Authority { http: &self.http, url: &self.authority }.certify(&token, &key).await?;
@@ -179,21 +184,26 @@ impl KeylessSigner {
         })
     }
 
+    fn failed(&self, error: KeylessError) -> SignerError {
+        SignerError { signer: self.name.clone(), source: Box::new(error) }
+    }
+
     async fn attest(&self, content: Content<'_>) -> Result<Evidence, KeylessError> {
+        if let Some(seen) = self.witnesses.seen(content) {
+            return Ok(seen);
+        }
         let (key, material) = self.current().await?;
         let sign = || {
             let signature = key.sign(&content.message()).map_err(|_| KeylessError::Key)?;
             Ok::<_, KeylessError>(Evidence::new(signature, material.clone()))
         };
-        let mut evidence = sign()?;
-        match self.witnesses.attest(content, key.public(), &mut evidence).await {
-            Err(WitnessError::AlreadyLogged { .. }) => {
-                evidence = sign()?;
-                self.witnesses.attest(content, key.public(), &mut evidence).await?;
-            }
-            seen => seen?,
+        let attest = |evidence, attempt| {
+            self.witnesses.attest(content, key.public(), &self.verifier, evidence, attempt)
+        };
+        match attest(sign()?, Attempt::First).await {
+            Err(WitnessError::AlreadyLogged { .. }) => Ok(attest(sign()?, Attempt::Last).await?),
+            attested => Ok(attested?),
         }
-        Ok(evidence)
     }
 }
 
@@ -211,8 +221,13 @@ async fn ending<T, E: Error>(step: Step, work: impl Future<Output = Result<T, E>
 }
 
 /// Whether the certificate authority would take this token, as far as it says.
-fn check(token: &IdentityToken, place: &str, issuers: Option<&[IssuerJson]>) -> Result<(), KeylessError> {
-    let now = jiff::Timestamp::now();
+fn check(
+    token: &IdentityToken,
+    place: &str,
+    issuers: Option<&[IssuerJson]>,
+    skew: SignedDuration,
+) -> Result<(), KeylessError> {
+    let now = jiff::Timestamp::now().saturating_add(skew).expect("a duration without calendar units");
     let Some(issuers) = issuers else { return Ok(token.check(place, AUDIENCE, now)?) };
     let Some(issuer) = issuers.iter().find(|issuer| issuer.is(&token.issuer)) else {
         return Err(IdentityError::Issuer {
@@ -253,14 +268,23 @@ impl Signer for KeylessSigner {
         Some(Certified { identity: identity.clone(), by_clock: self.witnesses.give_no_time() })
     }
 
+    async fn has_made(&self, content: Content<'_>, evidence: &Evidence) -> Result<bool, SignerError> {
+        // Whose a certificate of an earlier run is, only a trust root can tell.
+        if self.verifier.trust.is_none() || !matches!(evidence.material, Material::Certificate { .. }) {
+            return Ok(false);
+        }
+        // By which name the authority knows us stands in a certificate alone.
+        self.current().await.map_err(|error| self.failed(error))?;
+        Ok(self.verifier.verify(content, evidence).is_ok())
+    }
+
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
-        let failed = |error| SignerError { signer: self.name.clone(), source: Box::new(error) };
-        self.attest(content).await.map_err(failed)
+        self.attest(content).await.map_err(|error| self.failed(error))
     }
 }
 
-/// Accepts what was signed with the certificates of this run: fully against a trust root, else what can be checked
-/// without one.
+/// Accepts what was signed with the certificates of this run, or of an earlier one by the same identity: fully against
+/// a trust root, else what can be checked without one.
 struct OwnVerifier {
     trust: Option<TrustRoot>,
     issued: Mutex<Vec<(Vec<u8>, CertificateIdentity)>>,
@@ -272,9 +296,14 @@ impl Verifier for OwnVerifier {
             return Err("it carries no certificate".to_owned());
         };
         let issued = self.issued.lock().expect("nobody panics while holding it").clone();
-        let Some((_, identity)) = issued.iter().find(|(issued, _)| issued == leaf) else {
-            return Err("its certificate is not the one that it was signed with".to_owned());
+        let identity = CertificateIdentity::read(leaf)?;
+        let is_ours = |(issued, ours): &(Vec<u8>, CertificateIdentity)| {
+            let same = ours.subject == identity.subject && ours.issuer == identity.issuer;
+            issued == leaf || same && self.trust.is_some()
         };
+        if !issued.iter().any(is_ours) {
+            return Err("its certificate is not the one that it was signed with".to_owned());
+        }
         let key = PublicKey::from_spki(&identity.spki).map_err(|error| error.to_string())?;
         if key.verify(&content.message(), &evidence.signature).is_none() {
             return Err("it is not a signature of its certificate's key over this content".to_owned());
@@ -290,5 +319,9 @@ impl Verifier for OwnVerifier {
         // A private authority without certificate logs gives no proof of having logged.
         let leniency = Leniency { sct: !trust.has_certificate_logs(), log: false };
         IdentityVerifier::new(trust.clone(), policy, leniency).verify(content, evidence)
+    }
+
+    fn trust(&self) -> Option<&TrustRoot> {
+        self.trust.as_ref()
     }
 }

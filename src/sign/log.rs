@@ -1,5 +1,6 @@
 //! Entries of transparency logs, as bundles and the annotations of `.sig` layers carry them.
 
+use crate::registry::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -7,30 +8,46 @@ use sigstore_types::bundle::{InclusionPromise, LogId};
 use sigstore_types::{
     CanonicalizedBody, KindVersion, LogIndex, LogKeyId, SignedTimestamp, TransparencyLogEntry,
 };
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// Proof that a transparency log has a signature. Nothing of it is verified yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogEntry {
     entry: TransparencyLogEntry,
     /// Where it was written, known only to who wrote it.
-    place: Option<LogPlace>,
+    url: Option<String>,
 }
 
 /// Where an entry can be looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlace {
-    /// The log's address.
-    pub url: String,
+    /// The log's address, where it is known: entries don't carry it, trust roots do.
+    pub url: Option<String>,
+    /// The SHA-256 by which trust roots name the log, in hexadecimal.
+    pub log_id: String,
     /// The entry's number in the log.
     pub index: u64,
     /// The entry's name in a v1 log.
     pub uuid: Option<String>,
 }
 
+impl fmt::Display for LogPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "entry {} of ", self.index)?;
+        match &self.url {
+            Some(url) => formatter.write_str(url)?,
+            None => write!(formatter, "the log {}", self.log_id)?,
+        }
+        match &self.uuid {
+            Some(uuid) => write!(formatter, " (UUID {uuid})"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl LogEntry {
-    pub(super) fn new(entry: TransparencyLogEntry, place: Option<LogPlace>) -> Self {
-        Self { entry, place }
+    pub(super) fn new(entry: TransparencyLogEntry, url: Option<String>) -> Self {
+        Self { entry, url }
     }
 
     pub(super) fn inner(&self) -> &TransparencyLogEntry {
@@ -47,25 +64,39 @@ impl LogEntry {
         self.entry.log_id.key_id.as_bytes()
     }
 
-    /// Returns where it was written, if it was just now.
-    pub fn place(&self) -> Option<&LogPlace> {
-        self.place.as_ref()
+    /// Returns where it can be looked up; `known` finds the address of a log by its id.
+    pub fn place(&self, known: impl FnOnce(&[u8]) -> Option<String>) -> LogPlace {
+        LogPlace {
+            url: self.url.clone().or_else(|| known(self.log_id())),
+            log_id: to_hex(self.log_id()),
+            index: self.index(),
+            uuid: self.uuid(),
+        }
+    }
+
+    /// Returns the name that a v1 log gives the entry: the hash of its leaf (RFC 6962 2.1), after the number of its tree
+    /// where a checkpoint tells that. Logs find it by either.
+    fn uuid(&self) -> Option<String> {
+        // Only v1 promises.
+        self.entry.inclusion_promise.as_ref()?;
+        let leaf = Digest::of(&[&[0], self.entry.canonicalized_body.as_bytes()].concat());
+        let tree = self.entry.inclusion_proof.as_ref().and_then(|proof| {
+            let origin = proof.checkpoint.envelope().lines().next()?;
+            origin.rsplit_once(" - ")?.1.parse::<u64>().ok()
+        });
+        Some(format!("{}{}", tree.map(|tree| format!("{tree:016x}")).unwrap_or_default(), leaf.hex()))
     }
 
     /// Returns the annotation of a `.sig` layer; `None` for entries of v2 logs, which it has no place for.
     pub(super) fn to_annotation(&self) -> Option<String> {
         let promise = self.entry.inclusion_promise.as_ref()?;
-        let log_id = self.log_id().iter().fold(String::new(), |mut hex, byte| {
-            let _infallible = write!(hex, "{byte:02x}");
-            hex
-        });
         let annotation = AnnotationJson {
             signed_entry_timestamp: STANDARD.encode(promise.signed_entry_timestamp.as_bytes()),
             payload: PayloadJson {
                 body: STANDARD.encode(self.entry.canonicalized_body.as_bytes()),
                 integrated_time: self.entry.integrated_time?.as_second(),
                 log_index: self.index(),
-                log_id,
+                log_id: to_hex(self.log_id()),
             },
         };
         Some(serde_json::to_string(&annotation).expect("strings and numbers always serialise"))
@@ -92,6 +123,13 @@ impl LogEntry {
             .with_integrated_time(time);
         Some(Self::new(entry, None))
     }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _infallible = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// The bytes of a hexadecimal text.
@@ -140,6 +178,14 @@ mod tests {
         let entry = LogEntry::from_annotation(text).unwrap();
         assert_eq!(entry.log_id().len(), 32);
         assert_eq!(entry.to_annotation().unwrap(), text);
+        // The leaf's hash alone: an annotation tells no tree.
+        let place = entry.place(|id| (id.len() == 32).then(|| "https://r.example".to_owned()));
+        assert_eq!(place.uuid.as_ref().unwrap().len(), 64);
+        assert!(
+            place.to_string().starts_with("entry ")
+                && place.to_string().contains(" of https://r.example (UUID ")
+        );
+        assert!(entry.place(|_| None).to_string().contains(&format!("the log {}", to_hex(entry.log_id()))));
         assert_eq!(LogEntry::from_annotation("{}"), None);
         assert_eq!(from_hex("0fF"), None);
     }

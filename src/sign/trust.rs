@@ -3,6 +3,10 @@
 //! The only module that knows `sigstore-verify`, which does the certificate paths, SCTs, log proofs and timestamps.
 //! A `.sig` layer is shown to it as a bundle that signs a file, whose content is the payload.
 
+mod parts;
+
+pub use parts::TrustParts;
+
 use super::bundle;
 use super::evidence::{Content, Evidence, Material, Verifier};
 use super::key::{KeyKind, PublicKey};
@@ -64,6 +68,12 @@ impl TrustRoot {
     /// Whether certificates can be checked for having been logged: the root names certificate logs.
     pub fn has_certificate_logs(&self) -> bool {
         !self.root.ctlogs.is_empty()
+    }
+
+    /// Returns the address of a log, by its id.
+    pub fn log_url(&self, id: &[u8]) -> Option<String> {
+        let log = self.root.tlogs.iter().find(|log| log.log_id.key_id.as_bytes() == id)?;
+        Some(log.base_url.clone()).filter(|url| !url.is_empty())
     }
 
     /// Whether it names any transparency log.
@@ -212,6 +222,11 @@ impl Verifier for IdentityVerifier {
         let verified = self.trust.verifier.verify(shown.artifact()?, &shown.bundle, &policy);
         verified.map(|_| ()).map_err(|error| reason(&error))
     }
+
+    fn trust(&self) -> Option<&TrustRoot> {
+        // Without a log's word the entries were not looked at.
+        (!self.leniency.log).then_some(&self.trust)
+    }
 }
 
 /// Accepts signatures of a key that trusted logs or clocks have seen.
@@ -232,6 +247,10 @@ impl Verifier for WitnessedKey {
     fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {
         Verifier::verify(&self.key, content, evidence)?;
         check_witnesses(&self.trust, &self.key, content, evidence, true)
+    }
+
+    fn trust(&self) -> Option<&TrustRoot> {
+        Some(&self.trust)
     }
 }
 

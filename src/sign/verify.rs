@@ -3,6 +3,7 @@
 use super::check::{self, Envelope, Expected, Said};
 use super::error::SignError;
 use super::evidence::{Material, Verifier};
+use super::log::LogPlace;
 use super::store::Store;
 use super::trust::CertificateIdentity;
 use super::{Format, Formats, bundle, legacy, referrer};
@@ -69,6 +70,10 @@ pub struct AcceptedSignature {
     pub annotations: BTreeMap<String, String>,
     /// What the certificate beside it says: as good as the verifier, since one that knows a key looks at no certificate.
     pub certificate: Option<CertificateIdentity>,
+    /// Where logs have it.
+    pub logged: Vec<LogPlace>,
+    /// The verifier checked what the logs say, so that they do have it.
+    pub log_checked: bool,
     /// The DSSE envelope as JSON in one line, of an attestation.
     pub envelope: Option<String>,
 }
@@ -88,7 +93,13 @@ pub struct RefusedSignature {
 }
 
 impl Verdict {
-    fn add(&mut self, format: Format, location: Digest, checked: Result<(Said, Option<Envelope>), String>) {
+    fn add(
+        &mut self,
+        format: Format,
+        location: Digest,
+        verifier: &dyn Verifier,
+        checked: Result<(Said, Option<Envelope>), String>,
+    ) {
         match checked {
             Ok((said, envelope)) => {
                 let Said { evidence, docker_reference, kind, annotations } = said;
@@ -96,6 +107,8 @@ impl Verdict {
                     Material::Certificate { leaf, .. } => CertificateIdentity::read(leaf).ok(),
                     Material::PublicKey { .. } => None,
                 };
+                let trust = verifier.trust();
+                let (logged, log_checked) = (evidence.log_places(trust), trust.is_some());
                 let envelope = envelope.map(|envelope| envelope.to_json());
                 self.accepted.push(AcceptedSignature {
                     format,
@@ -104,6 +117,8 @@ impl Verdict {
                     kind,
                     annotations,
                     certificate,
+                    logged,
+                    log_checked,
                     envelope,
                 });
             }
@@ -193,7 +208,7 @@ impl Looking<'_> {
             Ok(layers) => layers,
             Err(error) => {
                 let reason = format!("the tag {tag} holds something else than signatures: {error}");
-                found.verdict.add(Format::Legacy, location, Err(reason));
+                found.verdict.add(Format::Legacy, location, self.verifier, Err(reason));
                 return found;
             }
         };
@@ -226,7 +241,7 @@ impl Looking<'_> {
                         .map(|(said, envelope)| (said, Some(envelope)))
                 }
             };
-            found.verdict.add(Format::Legacy, location, checked);
+            found.verdict.add(Format::Legacy, location, self.verifier, checked);
         }
         found
     }
@@ -242,7 +257,7 @@ impl Looking<'_> {
             Ok(listing) => listing.descriptors(),
             Err(SignError::ForeignTag { tag, source, .. }) => {
                 let reason = format!("the tag {tag} holds something else than referrers: {source}");
-                found.verdict.add(Format::Bundle, *image, Err(reason));
+                found.verdict.add(Format::Bundle, *image, self.verifier, Err(reason));
                 return found;
             }
             Err(error) => {
@@ -269,7 +284,7 @@ impl Looking<'_> {
                         .map(|(said, envelope)| (said, Some(envelope)))
                 }
             };
-            found.verdict.add(Format::Bundle, stored.entry.digest, checked);
+            found.verdict.add(Format::Bundle, stored.entry.digest, self.verifier, checked);
         }
         found
     }

@@ -6,7 +6,7 @@
 mod rekor;
 mod tsa;
 
-pub(super) use rekor::{path, version as log_version};
+pub(super) use rekor::{key_details, path, version as log_version};
 
 use super::evidence::{Content, Evidence, Signer, SignerError, Verifier};
 use super::http::{Http, HttpError};
@@ -15,9 +15,11 @@ use super::log::LogEntry;
 use super::services::{Log, LogMode, LogVersion, Services};
 use super::trust::{TrustRoot, check_witnesses};
 use crate::event::Events;
+use crate::registry::Digest;
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use url::Url;
 
 /// Why a log or clock did not vouch.
@@ -36,28 +38,34 @@ pub enum WitnessError {
         /// What is wrong.
         what: &'static str,
     },
+    /// What they say would be refused by those who verify it, so it is stored nowhere.
+    #[error("the signature would not verify: {0}")]
+    Unverifiable(String),
     /// A v2 log has this very signature already and gives no way to find it.
-    #[error("the log at {url} has an entry for this signature already")]
+    #[error("the log at {url} has this very signature already, and gives no way to find its entry")]
     AlreadyLogged {
         /// Where.
         url: String,
     },
 }
 
-/// The logs and clocks that see each signature.
-#[derive(Clone)]
+/// The logs and clocks that see each signature of one signer.
 pub(super) struct Witnesses {
     http: Http,
     logs: Vec<Log>,
     clocks: Vec<Url>,
     mode: LogMode,
+    /// What they have seen in this run, by the digest of what was signed: content that goes to several places is signed
+    /// once. A v2 log takes a signature but once, and some keys' are the same each time.
+    seen: Mutex<BTreeMap<Digest, Evidence>>,
     events: Events,
 }
 
 impl Witnesses {
     pub(super) fn new(http: Http, services: &Services, events: Events) -> Self {
         let logs = if services.log_mode == LogMode::Off { Vec::new() } else { services.logs.clone() };
-        Self { http, logs, clocks: services.clocks.clone(), mode: services.log_mode, events }
+        let (clocks, mode) = (services.clocks.clone(), services.log_mode);
+        Self { http, logs, clocks, mode, seen: Mutex::default(), events }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -74,20 +82,44 @@ impl Witnesses {
         !self.logs.is_empty() && self.mode == LogMode::Must
     }
 
-    /// Lets every log and clock see the signature, all at once, and adds what they say. `.sig` layers have a place for
-    /// one entry, of a v1 log only: for them nothing else is asked.
+    /// Returns what they have seen over this content before, in this run.
+    pub(super) fn seen(&self, content: Content<'_>) -> Option<Evidence> {
+        let seen = self.seen.lock().expect("nobody panics while holding it");
+        seen.get(&Digest::of(&content.message())).cloned()
+    }
+
+    /// Lets every log and clock see the signature and makes sure that it will verify. After
+    /// [`WitnessError::AlreadyLogged`] it is worth while to sign once more, since most keys sign differently each time.
     pub(super) async fn attest(
         &self,
         content: Content<'_>,
         key: &PublicKey,
+        verifier: &dyn Verifier,
+        mut evidence: Evidence,
+        attempt: Attempt,
+    ) -> Result<Evidence, WitnessError> {
+        self.show(content, key, &mut evidence, attempt).await?;
+        verifier.verify(content, &evidence).map_err(WitnessError::Unverifiable)?;
+        let mut seen = self.seen.lock().expect("nobody panics while holding it");
+        seen.insert(Digest::of(&content.message()), evidence.clone());
+        Ok(evidence)
+    }
+
+    /// Lets every log and clock see the signature, all at once, and adds what they say. `.sig` layers have a place for
+    /// one entry, of a v1 log only: for them nothing else is asked.
+    async fn show(
+        &self,
+        content: Content<'_>,
+        key: &PublicKey,
         evidence: &mut Evidence,
+        attempt: Attempt,
     ) -> Result<(), WitnessError> {
         let clocks = self.clocks.iter().map(|clock| self.stamp(clock, &evidence.signature));
         let logs = self
             .logs
             .iter()
             .filter(|log| log.takes(content))
-            .map(|log| self.log(log, content, key, evidence));
+            .map(|log| self.log(log, content, key, evidence, attempt));
         let (stamps, entries) = tokio::try_join!(
             futures_util::future::try_join_all(clocks),
             futures_util::future::try_join_all(logs)
@@ -118,14 +150,20 @@ impl Witnesses {
         content: Content<'_>,
         key: &PublicKey,
         evidence: &Evidence,
+        attempt: Attempt,
     ) -> Result<Option<LogEntry>, WitnessError> {
         let name = format!("recording the signature in the log {}", shown(&log.url));
         let step = self.events.step(&format!("log {}", unique()), name);
         match rekor::record(&self.http, log, content, key, evidence).await {
             Ok(entry) => {
-                step.line(format!("entry {} of {}", entry.index(), shown(&log.url)));
+                step.line(entry.place(|_| None).to_string());
                 step.done();
                 Ok(Some(entry))
+            }
+            Err(error @ WitnessError::AlreadyLogged { .. }) if attempt == Attempt::First => {
+                step.line(format!("{error}: signing once more"));
+                step.done();
+                Err(error)
             }
             // What was asked for as far as it goes.
             Err(error) if self.mode == LogMode::BestEffort => {
@@ -142,6 +180,13 @@ impl Witnesses {
             }
         }
     }
+}
+
+/// Which signature over the same content this is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    First,
+    Last,
 }
 
 /// Asks a timestamp authority for a timestamp of nothing in particular: whether it answers at all.
@@ -234,6 +279,10 @@ impl Verifier for WitnessedVerifier {
             None => Ok(()),
         }
     }
+
+    fn trust(&self) -> Option<&TrustRoot> {
+        self.trust.as_ref()
+    }
 }
 
 struct Shared(Arc<Box<dyn Signer>>);
@@ -274,16 +323,18 @@ impl Signer for Witnessed {
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
         let failed =
             |source: WitnessError| SignerError { signer: self.name().to_owned(), source: Box::new(source) };
-        let mut evidence = self.inner.sign(content).await?;
-        match self.witnesses.attest(content, &self.key, &mut evidence).await {
-            // Another signature over the same content is another entry, where signatures differ each time.
-            Err(WitnessError::AlreadyLogged { .. }) => {
-                let mut evidence = self.inner.sign(content).await?;
-                self.witnesses.attest(content, &self.key, &mut evidence).await.map_err(failed)?;
-                Ok(evidence)
-            }
-            Err(error) => Err(failed(error)),
-            Ok(()) => Ok(evidence),
+        if let Some(seen) = self.witnesses.seen(content) {
+            return Ok(seen);
         }
+        let (key, verifier) = (&self.key, &self.verifier);
+        let evidence = self.inner.sign(content).await?;
+        let attested = match self.witnesses.attest(content, key, verifier, evidence, Attempt::First).await {
+            Err(WitnessError::AlreadyLogged { .. }) => {
+                let evidence = self.inner.sign(content).await?;
+                self.witnesses.attest(content, key, verifier, evidence, Attempt::Last).await
+            }
+            attested => attested,
+        };
+        attested.map_err(failed)
     }
 }

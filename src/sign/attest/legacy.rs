@@ -80,9 +80,13 @@ async fn find(
         match made {
             Some(_) => {
                 one.check(image, at, &evidence)?;
+                one.note(one.evidence().await?);
                 return Ok(true);
             }
-            None if one.is_made_by(&evidence) => return Ok(true),
+            None if one.is_made_by(&evidence).await? => {
+                one.note(&evidence);
+                return Ok(true);
+            }
             None => {}
         }
     }

@@ -96,9 +96,13 @@ async fn found(
         match made {
             Some(_) => {
                 one.check(image, at, &opened.evidence)?;
+                one.note(one.evidence().await?);
                 return Ok(true);
             }
-            None if one.is_made_by(&opened.evidence) => return Ok(true),
+            None if one.is_made_by(&opened.evidence).await? => {
+                one.note(&opened.evidence);
+                return Ok(true);
+            }
             None => {}
         }
     }

@@ -82,13 +82,17 @@ impl IssuerJson {
 }
 
 impl Authority<'_> {
-    /// Asks which issuers are accepted; `None` where the authority doesn't say.
-    pub(super) async fn issuers(&self) -> Result<Option<Vec<IssuerJson>>, HttpError> {
+    /// Asks which issuers are accepted, `None` where the authority doesn't say, and what time it is there.
+    pub(super) async fn issuers(
+        &self,
+    ) -> Result<(Option<Vec<IssuerJson>>, Option<jiff::Timestamp>), HttpError> {
         let request = Request::get(path(self.url, "api/v2/configuration"));
         let answer = self.http.send(SERVICE, request, Limits::within(Duration::from_secs(10))).await?;
+        let date = answer.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+        let now = date.and_then(|date| Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp()));
         match answer.status {
-            status if status.is_success() => Ok(Some(answer.json::<ConfigurationJson>()?.issuers)),
-            http::StatusCode::NOT_FOUND | http::StatusCode::NOT_IMPLEMENTED => Ok(None),
+            status if status.is_success() => Ok((Some(answer.json::<ConfigurationJson>()?.issuers), now)),
+            http::StatusCode::NOT_FOUND | http::StatusCode::NOT_IMPLEMENTED => Ok((None, now)),
             _ => Err(answer.refused("")),
         }
     }

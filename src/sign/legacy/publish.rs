@@ -6,7 +6,6 @@ use crate::registry::Digest;
 use crate::sign::check;
 use crate::sign::error::SignError;
 use crate::sign::evidence::{Content, Signer};
-use crate::sign::key::Hash;
 use crate::sign::log::LogPlace;
 use crate::sign::pause;
 use crate::sign::payload;
@@ -106,15 +105,17 @@ async fn add(run: &Run<'_>, tag: &str, payloads: &Payloads) -> Result<Published,
         let mut next = standing.image.clone();
         let mut signatures = Vec::new();
         for ((signer, payload), made) in run.signers.iter().zip(payloads.each()).zip(&mut made) {
+            let signer = signer.as_ref();
             let own = made.as_ref().map(|(layer, _)| layer);
-            let layer = match find(&next, signer.as_ref(), payload, own) {
+            let layer = match find(&next, signer, payload, own).await? {
                 Some(layer) => layer.clone(),
                 None => {
                     let (layer, logged) = match made.take() {
                         Some(made) => made,
                         None => {
                             let evidence = signer.sign(Content::Payload(payload)).await?;
-                            (Layer::new(payload, &evidence), evidence.log_places())
+                            let logged = evidence.log_places(signer.verifier().trust());
+                            (Layer::new(payload, &evidence), logged)
                         }
                     };
                     next.append(&layer).map_err(SignError::foreign(at, tag))?;
@@ -122,8 +123,14 @@ async fn add(run: &Run<'_>, tag: &str, payloads: &Payloads) -> Result<Published,
                 }
             };
             // Nothing made means: found.
-            let logged = made.as_ref().map(|(_, logged)| logged.clone());
-            signatures.push((layer, logged));
+            let reused = made.is_none();
+            let logged = match made {
+                Some((_, logged)) => logged.clone(),
+                None => {
+                    layer.evidence().map(|it| it.log_places(signer.verifier().trust())).unwrap_or_default()
+                }
+            };
+            signatures.push((layer, reused, logged));
         }
         let location = match next.layers().count() == before {
             true => standing.digest(),
@@ -138,10 +145,7 @@ async fn add(run: &Run<'_>, tag: &str, payloads: &Payloads) -> Result<Published,
                 }
             },
         };
-        let placed = |(layer, logged): (Layer, Option<Vec<LogPlace>>)| {
-            let reused = logged.is_none();
-            (layer, Placed { location, reused, logged: logged.unwrap_or_default() })
-        };
+        let placed = |(layer, reused, logged)| (layer, Placed { location, reused, logged });
         let signatures = signatures.into_iter().map(placed).collect();
         return Ok(Published { signatures });
     }
@@ -217,26 +221,22 @@ pub(in crate::sign) async fn verify(
     Ok(())
 }
 
-/// Returns this signer's layer: the one just made, or an earlier one by the same key over the same payload.
-fn find<'a>(
+/// Returns this signer's layer: the one just made, or an earlier one by the same signer over the same payload.
+async fn find<'a>(
     image: &'a SignatureImage,
     signer: &dyn Signer,
     payload: &[u8],
     made: Option<&Layer>,
-) -> Option<&'a Layer> {
+) -> Result<Option<&'a Layer>, SignError> {
     if let Some(made) = made {
-        return image.layers().find(|layer| layer.covers(made) && layer.evidence() == made.evidence());
+        return Ok(image.layers().find(|layer| layer.covers(made) && layer.evidence() == made.evidence()));
     }
-    let key = signer.public_key()?;
     let digest = Digest::of(payload);
-    // Only SHA-256 counts: of other hashes plain `cosign verify --key` knows nothing.
-    image.layers().find(|layer| {
-        layer.digest == digest
-            && layer.is_simple_signing()
-            && layer.evidence().is_some_and(|evidence| {
-                key.verify(payload, &evidence.signature) == Some(Hash::Sha256)
-                    // Where logs are wanted, a signature that none has is another one.
-                    && signer.verifier().verify(Content::Payload(payload), &evidence).is_ok()
-            })
-    })
+    for layer in image.layers().filter(|layer| layer.digest == digest && layer.is_simple_signing()) {
+        let Some(evidence) = layer.evidence() else { continue };
+        if signer.has_made(Content::Payload(payload), &evidence).await? {
+            return Ok(Some(layer));
+        }
+    }
+    Ok(None)
 }

@@ -6,8 +6,7 @@ use crate::registry::{Descriptor, Digest};
 use crate::sign::bundle;
 use crate::sign::check;
 use crate::sign::error::SignError;
-use crate::sign::evidence::{Content, Material, Signer};
-use crate::sign::key::Hash;
+use crate::sign::evidence::{Content, Evidence, Signer};
 use crate::sign::pause;
 use crate::sign::run::{Placed, Run};
 use crate::sign::store::Manifest;
@@ -56,10 +55,10 @@ async fn add(run: &Run<'_>, image: &Descriptor) -> Result<Published, SignError> 
 
     let (mut signatures, mut new) = (Vec::new(), Vec::new());
     for signer in run.signers {
-        let reusable = stored.iter().find(|stored| is_by(stored, signer.as_ref(), run, &image.digest));
-        signatures.push(match reusable {
-            Some(Stored { entry, bundle, .. }) => {
-                let placed = Placed { location: entry.digest, reused: true, logged: Vec::new() };
+        signatures.push(match find_by(&stored, signer.as_ref(), run, &image.digest).await? {
+            Some((Stored { entry, bundle, .. }, evidence)) => {
+                let logged = evidence.log_places(signer.verifier().trust());
+                let placed = Placed { location: entry.digest, reused: true, logged };
                 Signature { entry: entry.clone(), bundle: *bundle, placed }
             }
             None => {
@@ -171,22 +170,25 @@ async fn check_listed(run: &Run<'_>, image: &Digest, published: &Published) -> R
     }
 }
 
-/// Whether this bundle says what we are about to say, signed by the same key. Statements are compared by their
+/// Returns the bundle that says what we are about to say, signed by the same signer. Statements are compared by their
 /// meaning: cosign's builds differ in the spaces that they write.
-fn is_by(stored: &Stored, signer: &dyn Signer, run: &Run<'_>, image: &Digest) -> bool {
-    let (Some(key), Ok(opened)) = (signer.public_key(), bundle::open(&stored.blob)) else { return false };
-    let is_sound = Digest::of(&stored.blob) == stored.bundle
-        && matches!(opened.evidence.material, Material::PublicKey { .. })
-        && key.verify(&bundle::message(&opened.statement), &opened.evidence.signature) == Some(Hash::Sha256)
-        // Where logs are wanted, a signature that none has is another one.
-        && signer.verifier().verify(Content::Statement(&opened.statement), &opened.evidence).is_ok();
-    let says_the_same = || {
-        bundle::Statement::parse(&opened.statement).is_ok_and(|statement| {
+async fn find_by<'a>(
+    stored: &'a [Stored],
+    signer: &dyn Signer,
+    run: &Run<'_>,
+    image: &Digest,
+) -> Result<Option<(&'a Stored, Evidence)>, SignError> {
+    for stored in stored.iter().filter(|stored| Digest::of(&stored.blob) == stored.bundle) {
+        let Ok(bundle::Opened { statement, evidence }) = bundle::open(&stored.blob) else { continue };
+        let says_the_same = bundle::Statement::parse(&statement).is_ok_and(|statement| {
             statement.predicate_type == bundle::SIGNED
                 && statement.about(image).is_some_and(|annotations| annotations == run.annotations(signer))
-        })
-    };
-    is_sound && says_the_same()
+        });
+        if says_the_same && signer.has_made(Content::Statement(&statement), &evidence).await? {
+            return Ok(Some((stored, evidence)));
+        }
+    }
+    Ok(None)
 }
 
 /// Signs, and uploads all that the referrer names; the referrer itself is returned.
@@ -203,7 +205,7 @@ async fn upload(
     let bundle = Digest::of(&blob);
     let blob = async { Ok(run.store.put_blob(run.storage(), blob).await?) };
     tokio::try_join!(blob, run.ensure_empty_config())?;
-    let logged = evidence.log_places();
+    let logged = evidence.log_places(signer.verifier().trust());
     let placed = Placed { location: referrer.entry.digest, reused: false, logged };
     let manifest = Manifest { media_type: OCI_MANIFEST.to_owned(), bytes: Bytes::from(referrer.manifest) };
     Ok((Signature { entry: referrer.entry, bundle, placed }, manifest))

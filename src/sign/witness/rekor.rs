@@ -9,7 +9,7 @@ use crate::sign::bundle;
 use crate::sign::evidence::{Content, Evidence, Material};
 use crate::sign::http::{Answer, Http, HttpError, Limits, Request, shown};
 use crate::sign::key::{KeyKind, PublicKey, pem_text};
-use crate::sign::log::{LogEntry, LogPlace, from_hex};
+use crate::sign::log::{LogEntry, from_hex};
 use crate::sign::services::{Log, LogVersion};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -106,8 +106,7 @@ async fn record_v2(
     if !fits {
         return Err(foreign(url));
     }
-    let place = LogPlace { url: shown(url), index: entry.log_index.get(), uuid: None };
-    Ok(LogEntry::new(entry, Some(place)))
+    Ok(LogEntry::new(entry, Some(shown(url))))
 }
 
 async fn record_v1(
@@ -140,24 +139,28 @@ async fn record_v1(
     let mut answer = http.send(SERVICE, request, limits()).await?;
     if answer.status == StatusCode::CONFLICT {
         // Deterministic signatures, or an answer that was lost on the way: the entry is there and says so.
-        let location = answer.headers.get(LOCATION).and_then(|value| url.join(value.to_str().ok()?).ok());
-        let same_host = location.filter(|next| next.origin() == url.origin());
-        let next = same_host.ok_or_else(|| WitnessError::AlreadyLogged { url: shown(url) })?;
-        answer = http.send(SERVICE, Request::get(next), limits()).await?;
+        let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        let uuid = location.and_then(uuid).ok_or_else(|| WitnessError::AlreadyLogged { url: shown(url) })?;
+        let entry = path(url, &format!("api/v1/log/entries/{uuid}"));
+        answer = http.send(SERVICE, Request::get(entry), limits()).await?;
     }
     let answer = accepted(answer)?;
     let entries: BTreeMap<String, EntryV1Json> = answer.json()?;
-    let (uuid, entry) = entries.into_iter().next().ok_or_else(|| answer.garbage("a log entry"))?;
+    let entry = entries.into_values().next().ok_or_else(|| answer.garbage("a log entry"))?;
     let entry = entry.read(&content).ok_or_else(|| answer.garbage("a log entry"))?;
     if !is_about(entry.canonicalized_body.as_bytes(), content, &evidence.signature) {
         return Err(foreign(url));
     }
-    let place = LogPlace { url: shown(url), index: entry.log_index.get(), uuid: Some(uuid) };
-    Ok(LogEntry::new(entry, Some(place)))
+    Ok(LogEntry::new(entry, Some(shown(url))))
 }
 
-/// Whether a v1 entry's body holds our signature over our content. Envelopes that a log keeps whole are for the check
-/// against the trust root, whose library knows all their forms.
+/// Returns the entry's name at the end of a `Location`, whose host a proxy before the log may not know.
+fn uuid(location: &str) -> Option<&str> {
+    let uuid = location.rsplit('/').next()?;
+    (!uuid.is_empty() && uuid.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(uuid)
+}
+
+/// Whether a v1 entry's body holds our signature over our content.
 fn is_about(body: &[u8], content: Content<'_>, signature: &[u8]) -> bool {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return false };
     let signature = STANDARD.encode(signature);
@@ -166,13 +169,10 @@ fn is_about(body: &[u8], content: Content<'_>, signature: &[u8]) -> bool {
             body["spec"]["data"]["hash"]["value"] == json!(Digest::of(payload).hex())
                 && body["spec"]["signature"]["content"] == json!(signature)
         }
-        Content::Statement(statement) => match body["spec"]["payloadHash"]["value"].as_str() {
-            Some(hash) => {
-                hash == Digest::of(statement).hex()
-                    && body["spec"]["signatures"][0]["signature"] == json!(signature)
-            }
-            None => body["kind"] == json!("dsse"),
-        },
+        Content::Statement(statement) => {
+            body["spec"]["payloadHash"]["value"] == json!(Digest::of(statement).hex())
+                && body["spec"]["signatures"][0]["signature"] == json!(signature)
+        }
     }
 }
 
@@ -203,7 +203,7 @@ pub(in crate::sign) fn path(base: &Url, tail: &str) -> Url {
 }
 
 /// sigstore's name for a key that signs SHA-256 (protobuf-specs `PublicKeyDetails`).
-fn key_details(kind: KeyKind) -> &'static str {
+pub(in crate::sign) fn key_details(kind: KeyKind) -> &'static str {
     match kind {
         KeyKind::EcdsaP256 => "PKIX_ECDSA_P256_SHA_256",
         KeyKind::EcdsaP384 => "PKIX_ECDSA_P384_SHA_256",
@@ -342,5 +342,8 @@ mod tests {
         assert!(!is_about(body.as_bytes(), Content::Payload(b"another"), b"sig"));
         assert!(!is_about(body.as_bytes(), Content::Payload(b"payload"), b"gis"));
         assert!(!is_about(b"[]", Content::Statement(b"payload"), b"sig"));
+        assert!(!is_about(br#"{"kind":"dsse"}"#, Content::Statement(b"payload"), b"sig"));
+        assert_eq!(uuid("https://inside/api/v1/log/entries/24296fb2"), Some("24296fb2"));
+        assert_eq!(uuid("/api/v1/log/entries/").or(uuid("/../x")), None);
     }
 }
