@@ -49,8 +49,8 @@ pub use scope::{Scope, ScopeError};
 pub use services::{Log, LogMode, LogVersion, ServiceError, ServicePlan, Services};
 pub use store::{Manifest, Store, StoreError};
 pub use trust::{
-    CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustError, TrustRoot,
-    WitnessedKey,
+    CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustError, TrustParts,
+    TrustRoot, WitnessedKey,
 };
 pub use verify::{
     AcceptedSignature, NO_CERTIFICATE, RefusedSignature, Verdict, VerifyRequest, Wanted, verify_image,

@@ -6,7 +6,7 @@ use crate::build::preflight::Unlocking;
 use crate::build::signing::Signing;
 use crate::cluster::Connection;
 use crate::config::Misuse;
-use crate::config::keyless::{IdentityChoice, KeylessSettings};
+use crate::config::keyless::{IdentityChoice, KeylessSettings, PUBLISHED_BY_KEY};
 use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::identity::{Ambient, Given, TokenFile, TokenSource};
@@ -20,8 +20,7 @@ use std::sync::Arc;
 /// No consent.
 pub(super) async fn consent(settings: &KeylessSettings) -> Result<(), Failure> {
     let Some(log) = &settings.ask_consent else { return Ok(()) };
-    let question =
-        format!("The signature will be published in the log {log}, for everybody and for good. Go on?");
+    let question = format!("The log {log} will show, {PUBLISHED_BY_KEY}. Go on?");
     if prompt::available() && prompt::confirm(&question).await.unwrap_or(false) {
         return Ok(());
     }

@@ -36,6 +36,26 @@ pub mod names {
     pub const COSIGN_SIGNING_CONFIG: &str = "COSIGN_SIGNING_CONFIG";
     /// File, as `--trusted-root`.
     pub const COSIGN_TRUSTED_ROOT: &str = "COSIGN_TRUSTED_ROOT";
+    /// `true` or `false`, as `--rekor`.
+    pub const COSIGN_TLOG_UPLOAD: &str = "COSIGN_TLOG_UPLOAD";
+    /// `true`: as `--yes`.
+    pub const COSIGN_YES: &str = "COSIGN_YES";
+    /// Who must have signed, as `--certificate-identity` and `--certificate-identity-regexp`.
+    pub const COSIGN_CERTIFICATE_IDENTITY: [&str; 2] =
+        ["COSIGN_CERTIFICATE_IDENTITY", "COSIGN_CERTIFICATE_IDENTITY_REGEXP"];
+    /// By whose word, likewise.
+    pub const COSIGN_CERTIFICATE_OIDC_ISSUER: [&str; 2] =
+        ["COSIGN_CERTIFICATE_OIDC_ISSUER", "COSIGN_CERTIFICATE_OIDC_ISSUER_REGEXP"];
+    /// The largest attestation that is read, in bytes or as `128MiB`.
+    pub const COSIGN_MAX_ATTACHMENT_SIZE: &str = "COSIGN_MAX_ATTACHMENT_SIZE";
+    /// File with the certificate authority's certificates, instead of the public instance's.
+    pub const SIGSTORE_ROOT_FILE: &str = "SIGSTORE_ROOT_FILE";
+    /// File with the transparency log's key, likewise.
+    pub const SIGSTORE_REKOR_PUBLIC_KEY: &str = "SIGSTORE_REKOR_PUBLIC_KEY";
+    /// File with the certificate log's key, likewise.
+    pub const SIGSTORE_CT_LOG_PUBLIC_KEY_FILE: &str = "SIGSTORE_CT_LOG_PUBLIC_KEY_FILE";
+    /// File with the timestamp authority's certificates, likewise.
+    pub const SIGSTORE_TSA_CERTIFICATE_FILE: &str = "SIGSTORE_TSA_CERTIFICATE_FILE";
     /// Identity token.
     pub const SIGSTORE_ID_TOKEN: &str = "SIGSTORE_ID_TOKEN";
     /// `1`: agree to publish a key's signatures, as `--yes`.

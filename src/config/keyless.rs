@@ -2,15 +2,20 @@
 
 use super::env::{Environment, names};
 use super::misuse::Misuse;
+use super::source;
 use crate::cli::signing::IdentityArgs;
 use crate::sign::http::HttpOptions;
 use crate::sign::identity::{AmbientSource, IdentityToken};
-use crate::sign::{LogMode, ServicePlan, TrustRoot};
+use crate::sign::{LogMode, ServicePlan, TrustParts, TrustRoot};
 use secrecy::SecretString;
 use std::error::Error;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use url::Url;
+
+/// What a key's entry in the public log makes known.
+pub const PUBLISHED_BY_KEY: &str =
+    "for everybody and for good: the public key, its signatures, and the digests of what is signed";
 
 /// Where a pod's service account token is mounted for signing (cosign's provider `filesystem`).
 const PROJECTED: &str = "/var/run/sigstore/cosign/oidc-token";
@@ -112,9 +117,9 @@ pub fn resolve(
             "the identity is not used, since there is a key: add --keyless to sign with both".to_owned(),
         );
     }
-    let mode = args.rekor.as_deref().map(str::parse::<LogMode>).transpose();
-    let mode =
-        mode.map_err(|reason| invalid("--rekor", args.rekor.as_deref().unwrap_or_default(), reason))?;
+    let mode = source::resolve(args.rekor.clone(), "--rekor", env, names::COSIGN_TLOG_UPLOAD, "");
+    let parsed = Some(&mode.value).filter(|text| !text.is_empty()).map(|text| text.parse::<LogMode>());
+    let mode = parsed.transpose().map_err(|reason| invalid(&mode.source.to_string(), &mode.value, reason))?;
     if keyless && mode.is_some_and(|mode| mode != LogMode::Must) {
         return Err(Misuse::KeylessUnlogged);
     }
@@ -134,8 +139,13 @@ pub fn resolve(
         );
     }
     let public_log = services.logs.iter().find(|(log, _)| is_public(log)).map(|(log, _)| log.to_string());
-    let agreed = args.yes || env.get_filled(names::YES).is_some_and(|value| is_true(&value));
-    let ask_consent = public_log.filter(|_| keys > 0 && mode != LogMode::Off && !agreed);
+    let by_variable = [names::YES, names::COSIGN_YES].into_iter().filter_map(|name| env.get_filled(name));
+    let agreed = args.yes || by_variable.into_iter().any(|value| is_true(&value));
+    let public_log = public_log.filter(|_| keys > 0 && mode != LogMode::Off);
+    if let Some(log) = public_log.as_ref().filter(|_| agreed) {
+        notes.push(format!("the log {log} will show, {PUBLISHED_BY_KEY}"));
+    }
+    let ask_consent = public_log.filter(|_| !agreed);
     let trusted_root = args.trusted_root.as_deref().map(shown);
     let trusted_root = trusted_root.or_else(|| env.get_filled(names::COSIGN_TRUSTED_ROOT));
     let trust = TrustAdvice { logged: mode == LogMode::Must, public: services.public, trusted_root };
@@ -228,6 +238,50 @@ fn ambient(env: &dyn Environment) -> Result<Option<AmbientSource>, Misuse> {
     Ok(env.get_filled("CIRCLECI").filter(|value| is_true(value)).map(|_| AmbientSource::CircleCi))
 }
 
+/// Finds who is trusted, if that is said: a TrustedRoot, or files with parts of one in the place of the public instance's.
+///
+/// # Errors
+/// Files that can't be read, or hold something else.
+pub(super) fn trust(
+    flag: Option<&Path>,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<Option<TrustRoot>, Misuse> {
+    let read = |name: &'static str, path: PathBuf| {
+        let path = directory.join(path);
+        let bytes =
+            std::fs::read(&path).map_err(|source| Misuse::File { name, path: path.clone(), source })?;
+        Ok::<_, Misuse>((bytes, shown(&path)))
+    };
+    let variable = |name| env.get_filled(name).map(PathBuf::from);
+    if let Some(path) = flag.map(Path::to_owned).or_else(|| variable(names::COSIGN_TRUSTED_ROOT)) {
+        let (json, path) = read("--trusted-root", path)?;
+        let root = TrustRoot::parse(&json);
+        return root.map(Some).map_err(|error| invalid("--trusted-root", &path, told(&error)));
+    }
+    let mut root = None;
+    type Part = fn(Vec<u8>) -> TrustParts;
+    let parts: [(&'static str, Part); 4] = [
+        (names::SIGSTORE_ROOT_FILE, |pem| TrustParts { authority: Some(pem), ..TrustParts::default() }),
+        (names::SIGSTORE_REKOR_PUBLIC_KEY, |pem| TrustParts { log: Some(pem), ..TrustParts::default() }),
+        (names::SIGSTORE_CT_LOG_PUBLIC_KEY_FILE, |pem| TrustParts {
+            certificate_log: Some(pem),
+            ..TrustParts::default()
+        }),
+        (names::SIGSTORE_TSA_CERTIFICATE_FILE, |pem| TrustParts {
+            clock: Some(pem),
+            ..TrustParts::default()
+        }),
+    ];
+    for (name, part) in parts {
+        let Some(path) = variable(name) else { continue };
+        let (pem, path) = read(name, path)?;
+        let with = root.take().unwrap_or_else(TrustRoot::public).with(&part(pem));
+        root = Some(with.map_err(|error| invalid(name, &path, told(&error)))?);
+    }
+    Ok(root)
+}
+
 /// Flags come before their variables, a file excludes flags that name what it names, and where nothing is said at all
 /// the public instance is meant.
 fn services(
@@ -283,11 +337,7 @@ fn services(
         },
     };
     plan.login = login.or(plan.login);
-    if let Some(path) = path_of(&args.trusted_root, names::COSIGN_TRUSTED_ROOT) {
-        let json = file("--trusted-root", &path)?;
-        let root = TrustRoot::parse(&json);
-        plan.trust = Some(root.map_err(|error| invalid("--trusted-root", &shown(&path), told(&error)))?);
-    }
+    plan.trust = trust(args.trusted_root.as_deref(), directory, env)?.or(plan.trust);
     plan.issuer_is_must = args.oidc_issuer.is_some();
     Ok(plan)
 }
@@ -440,6 +490,8 @@ mod tests {
         assert_eq!(ask(&none, None).as_deref(), Some("https://rekor.sigstore.dev/"));
         assert_eq!(ask(&none, Some("https://rekor.example")), None);
         assert_eq!(ask(&yes, None), None);
+        let agreed = settings(|args| (args.rekor, args.yes) = (Some("true".into()), true), 1, &none).unwrap();
+        assert!(agreed.ask_consent.is_none() && agreed.notes[0].contains("the public key"));
         let keyless = settings(|args| args.service_account = Some("a".into()), 0, &none).unwrap();
         assert!(keyless.ask_consent.is_none() && keyless.notes[0].contains("for good"));
     }

@@ -1,6 +1,7 @@
 //! What `verify` looks at and for.
 
 use super::env::{Environment, names};
+use super::keyless;
 use super::misuse::Misuse;
 use super::sign::{self, KeySettings, Password};
 use super::source::Source;
@@ -9,7 +10,7 @@ use crate::registry::{Reference, Repository};
 use crate::sign::{IdentityPolicy, Leniency, Matcher, TrustRoot, Wanted};
 use regex::Regex;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What is verified, and how it is told.
 #[derive(Debug)]
@@ -92,10 +93,23 @@ pub fn resolve(
 
 /// Resolves whose signature counts: an identity's where one is named, else a key's.
 fn who(by: VerifyByArgs, directory: &Path, env: &dyn Environment) -> Result<By, Misuse> {
-    let subject = matcher("--certificate-identity", by.certificate_identity, by.certificate_identity_regexp)?;
-    let issuer =
-        matcher("--certificate-oidc-issuer", by.certificate_oidc_issuer, by.certificate_oidc_issuer_regexp)?;
-    let trust = || trust(by.trusted_root.as_deref(), directory, env);
+    // What a flag says isn't contradicted by a variable: neither a key nor the other way to say the same.
+    let or = |exact: Option<String>, pattern: Option<String>, [one, other]: [&str; 2]| match exact.is_none()
+        && pattern.is_none()
+        && by.keys.is_empty()
+    {
+        true => (env.get_filled(one), env.get_filled(other)),
+        false => (exact, pattern),
+    };
+    let [subject, issuer] = [names::COSIGN_CERTIFICATE_IDENTITY, names::COSIGN_CERTIFICATE_OIDC_ISSUER];
+    let (exact, pattern) = or(by.certificate_identity, by.certificate_identity_regexp, subject);
+    let subject = matcher("--certificate-identity", exact, pattern)?;
+    let (exact, pattern) = or(by.certificate_oidc_issuer, by.certificate_oidc_issuer_regexp, issuer);
+    let issuer = matcher("--certificate-oidc-issuer", exact, pattern)?;
+    let trust = || {
+        let named = keyless::trust(by.trusted_root.as_deref(), directory, env)?;
+        Ok::<_, Misuse>(named.unwrap_or_else(TrustRoot::public))
+    };
     match (subject, issuer) {
         (Some(subject), Some(issuer)) => Ok(By::Identity {
             name: subject.to_string(),
@@ -138,16 +152,6 @@ fn matcher(
         },
         (None, None) => Ok(None),
     }
-}
-
-fn trust(flag: Option<&Path>, directory: &Path, env: &dyn Environment) -> Result<TrustRoot, Misuse> {
-    let variable = env.get_filled(names::COSIGN_TRUSTED_ROOT).map(PathBuf::from);
-    let Some(path) = flag.map(Path::to_owned).or(variable) else { return Ok(TrustRoot::public()) };
-    let path = directory.join(path);
-    let failed = |source| Misuse::File { name: "--trusted-root", path: path.clone(), source };
-    let json = std::fs::read(&path).map_err(failed)?;
-    TrustRoot::parse(&json)
-        .map_err(|error| invalid("--trusted-root", &path.display().to_string(), error.to_string()))
 }
 
 fn invalid(name: &str, value: &str, reason: String) -> Misuse {
