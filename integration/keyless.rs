@@ -1,12 +1,18 @@
 //! Signing with identities and logs, with the binary that users get, against real Fulcio, Rekor v2, a timestamp
-//! authority and the cluster's API server as issuer (`make signing-services`); real cosign verifies. Faults that the
+//! authority, the cluster's API server as issuer, and an OpenID Connect provider at which a real browser logs in
+//! (`make signing-services`); real cosign verifies. Faults that the
 //! real services won't produce on demand come from fakes, called fakes.
 
 #![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
 #![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
 
+#[path = "support/fake_authority.rs"]
+mod fake_authority;
 #[path = "support/rig.rs"]
 mod rig;
+#[path = "support/running.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod running;
 #[path = "support/seen.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]
 mod seen;
@@ -24,5 +30,9 @@ mod cluster;
 mod faults;
 #[path = "keyless/formats.rs"]
 mod formats;
+#[path = "keyless/login.rs"]
+mod login;
+#[path = "keyless/person.rs"]
+mod person;
 #[path = "keyless/verify.rs"]
 mod verify;

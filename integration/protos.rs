@@ -14,6 +14,7 @@ const PROTOS: &[&str] = &[
     "ops.proto",
     "status.proto",
     "worker.proto",
+    "workload.proto",
 ];
 
 #[test]

@@ -108,6 +108,8 @@ pub enum Event {
     },
     /// A line for the person, outside of any step (`#0` in plain progress).
     Note(String),
+    /// Something that the person is asked to do, shown in every mode: a quiet build waits for it, too.
+    Request(String),
 }
 
 impl Event {
@@ -121,7 +123,7 @@ impl Event {
             Self::Counter { id, .. } | Self::Output { id, .. } | Self::Warning { id, .. } => {
                 id.0 = format!("{lane}:{}", id.0);
             }
-            Self::Note(_) => {}
+            Self::Note(_) | Self::Request(_) => {}
         }
         self
     }
@@ -182,6 +184,11 @@ impl Events {
     /// Sends a line for the person.
     pub fn note(&self, text: impl Into<String>) {
         self.send(Event::Note(text.into()));
+    }
+
+    /// Sends a line on what the person is asked to do.
+    pub fn request(&self, text: impl Into<String>) {
+        self.send(Event::Request(text.into()));
     }
 
     /// Starts a step of the client's own; it ends when the returned guard says so, and counts as cancelled

@@ -12,6 +12,7 @@ pub mod http;
 pub mod identity;
 pub mod key;
 pub mod kms;
+pub mod login;
 
 mod advice;
 mod attest;
@@ -43,7 +44,7 @@ pub use error::SignError;
 pub use evidence::{
     Annotated, Certified, Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier,
 };
-pub use keyless::{KeylessError, KeylessSigner};
+pub use keyless::{Identity, KeylessError, KeylessSigner};
 pub use log::{LogEntry, LogPlace};
 pub use scope::{Scope, ScopeError};
 pub use services::{Log, LogMode, LogVersion, ServiceError, ServicePlan, Services};
@@ -236,6 +237,9 @@ pub async fn sign_image(
 ) -> Result<SignReport, SignError> {
     if signers.is_empty() {
         return Err(SignError::Nothing("no signer"));
+    }
+    for signer in signers {
+        signer.ready().await?;
     }
     let subjects = scope::expand(store, &request.repository, &request.image, request.scope).await?;
     let run = &Run::new(store, signers, request, events);

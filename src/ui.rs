@@ -4,6 +4,7 @@
 //! Nothing else in the crate prints, and nothing here knows what a build is: progress comes in as
 //! [`crate::event::Event`]s, failures as a [`report::Report`], facts about the terminal as plain values.
 
+pub mod browser;
 pub mod colours;
 pub mod printer;
 pub mod progress;

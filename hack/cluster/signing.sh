@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts the signing services beside the running cluster, or finds them well:
 # Fulcio (a certificate authority of its own, no CT log), Rekor v2 and an
-# RFC 3161 timestamp authority; the cluster's API server is the token issuer.
+# RFC 3161 timestamp authority; the cluster's API server is the token issuer, and
+# people log in at an OpenID Connect provider.
 # They run in the cluster's network namespace, on the address that pods reach
 # too, and end with it (`make cluster-down`). Writes target/cluster/signing-env.
 set -euo pipefail
@@ -23,6 +24,8 @@ OIDC_ISSUER=$APISERVER
 # A second issuer, for tokens that no API server makes: tests serve it themselves, with this key.
 TEST_ISSUER=http://$CLIENT_ADDRESS:5621
 TEST_ISSUER_KEY=$DIR/issuer.pem
+# Where people log in: a certified OpenID Connect provider.
+LOGIN_ISSUER=http://$CLIENT_ADDRESS:5622
 TRUSTED_ROOT=$DIR/trusted-root.json
 SIGNING_CONFIG=$DIR/signing-config.json
 START=2026-01-01T00:00:00Z
@@ -30,6 +33,7 @@ START=2026-01-01T00:00:00Z
 answers() { [[ $(in_netns curl -s -o /dev/null -w '%{http_code}' --max-time 3 "$1") == 200 ]]; }
 fulcio_ready() { answers "$FULCIO_URL/api/v2/trustBundle"; }
 rekor_ready() { answers "$REKOR_URL/healthz"; }
+login_ready() { answers "$LOGIN_ISSUER/.well-known/openid-configuration"; }
 timestamp_ready() { answers "$TSA_URL/certchain"; }
 
 keys() {
@@ -51,11 +55,13 @@ keys() {
 }
 
 services_start() {
+  spawn oidc-provider -- node "$OIDC_DIR/provider.js" "$LOGIN_ISSUER"
   # Issuers: the cluster, whose tokens name service accounts, and the tests'.
   cat >"$DIR/fulcio.yaml" <<YAML
 oidc-issuers:
   $OIDC_ISSUER: {issuer-url: "$OIDC_ISSUER", client-id: sigstore, type: kubernetes}
   $TEST_ISSUER: {issuer-url: "$TEST_ISSUER", client-id: sigstore, type: email}
+  $LOGIN_ISSUER: {issuer-url: "$LOGIN_ISSUER", client-id: sigstore, type: email}
 YAML
   spawn fulcio -- env SSL_CERT_FILE="$CLUSTER_CA" "$PEERS/fulcio" serve --host "$CLIENT_ADDRESS" --port 5555 \
     --grpc-host 127.0.0.1 --grpc-port 5554 --metrics-port 5557 --config-path "$DIR/fulcio.yaml" --ct-log-url= \
@@ -68,6 +74,7 @@ YAML
   alive timestamp-server || rm -f "$TRUSTED_ROOT"
   spawn timestamp-server -- "$PEERS/timestamp-server" serve --host "$CLIENT_ADDRESS" --port 5610 \
     --timestamp-signer memory --disable-ntp-monitoring
+  until_ok 30 "the OpenID Connect provider" login_ready || { tail -n 5 "$LOGS/oidc-provider.log" >&2; exit 1; }
   until_ok 30 Fulcio fulcio_ready || { tail -n 5 "$LOGS/fulcio.log" >&2; exit 1; }
   until_ok 30 Rekor rekor_ready || { tail -n 5 "$LOGS/rekor.log" >&2; exit 1; }
   until_ok 30 "the timestamp authority" timestamp_ready || { tail -n 5 "$LOGS/timestamp-server.log" >&2; exit 1; }
@@ -92,7 +99,7 @@ write_env() {
   local name
   {
     echo "# Made by hack/cluster/signing.sh; source it from a shell."
-    for name in FULCIO_URL REKOR_URL TSA_URL OIDC_ISSUER TEST_ISSUER TEST_ISSUER_KEY TRUSTED_ROOT SIGNING_CONFIG; do
+    for name in FULCIO_URL REKOR_URL TSA_URL OIDC_ISSUER LOGIN_ISSUER TEST_ISSUER TEST_ISSUER_KEY TRUSTED_ROOT SIGNING_CONFIG; do
       printf 'export %s=%s\n' "$name" "${!name@Q}"
     done
   } >"$REPO/target/cluster/.signing-env.$$"
@@ -102,6 +109,7 @@ write_env() {
 ((EUID == 0)) || die "the services run in the cluster's network namespace, which needs root: run it with sudo"
 need_packages openssl=openssl curl=curl nsenter=util-linux
 "$HERE/peers.sh" fulcio rekor-tiles timestamp cosign3
+OIDC_DIR=$("$HERE/oidc-peer.sh")
 lock 600
 [[ -e $DIR/complete ]] || keys
 services_start

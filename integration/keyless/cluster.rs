@@ -106,6 +106,29 @@ fn a_build_signs_as_a_service_account_from_outside() {
     run(nobody).fails(1, &["there is no service account `nobody`", "kubectl get serviceaccounts"]);
 }
 
+/// CircleCI's own program makes the tokens there; this stands in for it, with a token of the cluster's.
+#[test]
+#[ignore = "needs the rig"]
+fn a_fake_circleci_makes_a_token_that_signs() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::new("default", "REGISTRY");
+    let token = bench.cluster_token("default", "default", "sigstore");
+    let program =
+        "#!/bin/sh\n[ \"$*\" = 'run oidc get --root-issuer --claims {\"aud\":\"sigstore\"}' ] && echo ";
+    let program = bench.tool.file("bin/circleci", format!("{program}{token}\n"));
+    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let image = bench.image();
+    let mut command = bench.sign(&image, &bench.service_flags(), &["--keyless", "-vv"]);
+    // Even in CI, where nobody could log in.
+    let ran = run({
+        command.envs([("CIRCLECI", "true"), ("CI", "true")]);
+        command
+    });
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("(CircleCI)"), "{}", ran.stderr);
+    leaks_nothing(&ran, &[&token]);
+}
+
 const POD: &str = r#"
 apiVersion: v1
 kind: ServiceAccount

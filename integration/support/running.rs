@@ -149,6 +149,7 @@ pub struct Pty {
     slave: File,
     child: Child,
     parser: vt100::Parser,
+    said: Vec<u8>,
     before: Termios,
 }
 
@@ -177,12 +178,36 @@ impl Pty {
         session.current_dir(command.get_current_dir().expect("it is set"));
         let child = session.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid is there");
         let parser = vt100::Parser::new(30, 100, 0);
-        Self { master: File::from(master), slave, child, parser, before }
+        Self { master: File::from(master), slave, child, parser, said: Vec::new(), before }
     }
 
     /// Returns what is on the screen.
     pub fn screen(&self) -> &vt100::Screen {
         self.parser.screen()
+    }
+
+    /// Returns all that was ever written to it.
+    pub fn said(&self) -> String {
+        text(&self.said)
+    }
+
+    /// Waits until something that was written is what is looked for, and returns that.
+    #[track_caller]
+    pub fn until_said<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = find(&self.said()) {
+                return found;
+            }
+            assert!(Instant::now() < end, "no {what} in:\n{}", self.said());
+            self.read();
+        }
+    }
+
+    /// Sends a signal and returns when that was.
+    pub fn signal(&self, signal: Signal) -> Instant {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        Instant::now()
     }
 
     /// Types, and returns when that was.
@@ -236,6 +261,7 @@ impl Pty {
         let mut chunk = [0; 4096];
         let Ok(length @ 1..) = self.master.read(&mut chunk) else { return false };
         self.parser.process(&chunk[..length]);
+        self.said.extend_from_slice(&chunk[..length]);
         true
     }
 }

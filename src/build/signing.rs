@@ -3,10 +3,10 @@
 use super::preflight::{PreflightError, Unlocking};
 use crate::event::Events;
 use crate::sign::http::Http;
-use crate::sign::identity::TokenSource;
-use crate::sign::{self, Annotated, Formats, KeylessError, KeylessSigner, ServicePlan, Services, Signer};
+use crate::sign::{
+    self, Annotated, Formats, Identity, KeylessError, KeylessSigner, ServicePlan, Services, Signer,
+};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// What signing takes, before anything was asked.
 pub struct Signing {
@@ -15,7 +15,7 @@ pub struct Signing {
     /// The key that signs for a builder, and that builder's name, which its signatures carry.
     pub builders: Option<(Unlocking, String)>,
     /// The identity, if one signs.
-    pub identity: Option<Arc<dyn TokenSource>>,
+    pub identity: Option<Identity>,
     /// Certificate authority, logs, clocks and trust.
     pub services: ServicePlan,
     /// How they are reached, where any takes part.
@@ -51,9 +51,9 @@ impl Signing {
                 events.note(line);
             }
             let keyless = match &identity {
-                Some(source) => {
-                    let (source, http) = (Arc::clone(source), http.clone());
-                    Some(KeylessSigner::prepare(source, &plan, &services, http, events.clone()).await?)
+                Some(identity) => {
+                    let (identity, http) = (identity.clone(), http.clone());
+                    Some(KeylessSigner::prepare(identity, &plan, &services, http, events.clone()).await?)
                 }
                 None => None,
             };

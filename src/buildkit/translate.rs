@@ -348,7 +348,7 @@ mod tests {
             Event::Warning { id, warning } => {
                 format!("{}:{} {:?}", id.0, warning.short, warning.location)
             }
-            Event::Note(text) => text,
+            Event::Note(text) | Event::Request(text) => text,
         };
         events.into_iter().map(one).collect()
     }

@@ -62,7 +62,7 @@ pub struct IdentityArgs {
     /// Sign with an identity token and a short-lived certificate instead of a key, or beside one (default without a key: COSIGN_EXPERIMENTAL)
     #[arg(long)]
     pub keyless: bool,
-    /// Identity token to sign with: the token, its file, or `-` for standard input (else SIGSTORE_ID_TOKEN or what the CI system offers)
+    /// Identity token to sign with: the token, its file, or `-` for standard input (else SIGSTORE_ID_TOKEN, what the CI system or cloud offers, or a login)
     #[arg(long, value_name = "TOKEN|FILE|-", conflicts_with = "service_account")]
     pub identity_token: Option<String>,
     /// Sign as this service account of the cluster, with a token that the API server makes
@@ -80,9 +80,27 @@ pub struct IdentityArgs {
     /// Timestamp authority (RFC 3161)
     #[arg(long, value_name = "URL")]
     pub timestamp_server_url: Option<String>,
-    /// Issuer that the identity token must come from
+    /// Issuer that the identity token must come from, and where a person logs in (default: sigstore's, or what `--signing-config` says)
     #[arg(long, value_name = "URL")]
     pub oidc_issuer: Option<String>,
+    /// Client that a person logs in as (default `sigstore`)
+    #[arg(long, value_name = "ID")]
+    pub oidc_client_id: Option<String>,
+    /// File that holds the client's secret, where it has one
+    #[arg(long, value_name = "FILE")]
+    pub oidc_client_secret_file: Option<PathBuf>,
+    /// Address on this machine that the browser comes back to after a login (default: `http://localhost:0/auth/callback`, at any port)
+    #[arg(long, value_name = "URL")]
+    pub oidc_redirect_url: Option<String>,
+    /// Pass over tokens that CI systems, clouds, files and variables offer, and log in
+    #[arg(long)]
+    pub oidc_disable_ambient_providers: bool,
+    /// How a person logs in: `normal` (a browser on this machine) or `device` (a code for any browser)
+    #[arg(long, value_name = "FLOW")]
+    pub fulcio_auth_flow: Option<String>,
+    /// How long a login is waited for once the build is done (default 5m)
+    #[arg(long, value_name = "TIME")]
+    pub sign_timeout: Option<String>,
     /// File that names the services, instead of the flags (`cosign signing-config create` writes one)
     #[arg(long, value_name = "FILE")]
     pub signing_config: Option<PathBuf>,

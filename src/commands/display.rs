@@ -48,7 +48,7 @@ impl Early {
 }
 
 async fn say(event: Event) {
-    if let Event::Note(text) = event {
+    if let Event::Note(text) | Event::Request(text) = event {
         printer::remark([text]).await;
     }
 }

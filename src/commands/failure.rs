@@ -20,6 +20,7 @@ use crate::sign::http::{HttpError, HttpOptionsError};
 use crate::sign::identity::IdentityError;
 use crate::sign::key::{GitlabError, KeyError};
 use crate::sign::kms::KmsError;
+use crate::sign::login::LoginError;
 use crate::sign::{KeylessError, NO_CERTIFICATE, RefusedSignature, ServiceError, SignError, WitnessError};
 use crate::task::Cause;
 use crate::ui::colours::Palette;
@@ -358,13 +359,15 @@ impl Failure {
         let registry = registry.and_then(registry_hint);
         let service = find::<KmsError>(&error).and_then(|error| error.hint.clone());
         let keyless = find::<KeylessError>(&error);
+        let login = keyless.and_then(login_hint);
         let token = keyless.filter(|error| matches!(error, KeylessError::Identity(_))).and_then(keyless_hint);
         let witness = match keyless {
             Some(KeylessError::Witness(error)) => Some(error),
             _ => find::<WitnessError>(&error),
         };
         let witness = witness.and_then(witness_hint).map(str::to_owned);
-        let mut failure = Self::new(&error, code).hints(registry).hints(service).hints(token).hints(witness);
+        let mut failure =
+            Self::new(&error, code).hints(registry).hints(service).hints(token).hints(witness).hints(login);
         for tag in &unfinished.tags {
             let state = match tag {
                 tag if unfinished.written.contains(tag) => "points at the image",
@@ -616,9 +619,10 @@ fn keyless_hint(error: &KeylessError) -> Option<String> {
             "leave `--signature-format` out, or say `--signature-format bundle`"
         }
         KeylessError::Service(ServiceError::NoClock { .. }) => "add `--timestamp-server-url URL`",
-        KeylessError::Service(_) | KeylessError::Http(_) => {
+        KeylessError::Login(LoginError::Http(_)) | KeylessError::Service(_) | KeylessError::Http(_) => {
             "nothing was built; check the address, or try again when the service answers"
         }
+        KeylessError::Login(_) => return login_hint(error),
         _ => return None,
     };
     Some(hint.to_owned())
@@ -635,6 +639,19 @@ fn witness_hint(error: &WitnessError) -> Option<&'static str> {
         ),
         _ => None,
     }
+}
+
+/// Returns what can be done about a login that did not come to pass.
+fn login_hint(error: &KeylessError) -> Option<String> {
+    let KeylessError::Login(error) = error else { return None };
+    let hint = match error {
+        LoginError::TimedOut { .. } => {
+            "the line below asks to log in again; `--sign-timeout 15m` waits longer, `--identity-token FILE` needs no login"
+        }
+        LoginError::Listen { .. } => "log in with a code instead: `--fulcio-auth-flow device`",
+        _ => "to sign without a login use `--identity-token FILE`",
+    };
+    Some(hint.to_owned())
 }
 
 /// Returns what can be done about a registry's refusal.

@@ -6,12 +6,13 @@ use crate::build::preflight::Unlocking;
 use crate::build::signing::Signing;
 use crate::cluster::Connection;
 use crate::config::Misuse;
-use crate::config::keyless::{IdentityChoice, KeylessSettings, PUBLISHED_BY_KEY};
+use crate::config::keyless::{IdentityChoice, KeylessSettings, LoginChoice, PUBLISHED_BY_KEY};
 use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::identity::{Ambient, Given, TokenFile, TokenSource};
-use crate::sign::{Formats, LogMode};
-use crate::ui::prompt;
+use crate::sign::login::{Flow, LoginSettings, Opener};
+use crate::sign::{Formats, Identity, LogMode};
+use crate::ui::{browser, prompt};
 use std::sync::Arc;
 
 /// Asks for consent where a signature would be published and nobody has given it; to be run before anything is drawn.
@@ -49,15 +50,27 @@ pub(super) fn signing(
         None => None,
         Some(IdentityChoice::ServiceAccount { namespace, name }) => {
             let connection = connection.ok_or_else(|| Failure::account_without_cluster(&name))?;
-            Some(Arc::new(ServiceAccount::new(connection.clone(), namespace, name)) as Arc<dyn TokenSource>)
+            Some(from(ServiceAccount::new(connection.clone(), namespace, name)))
         }
-        Some(IdentityChoice::Given { text, place }) => Some(Arc::new(Given::new(text, place)) as _),
-        Some(IdentityChoice::File(path)) => Some(Arc::new(TokenFile::new(path)) as _),
+        Some(IdentityChoice::Given { text, place }) => Some(from(Given::new(text, place))),
+        Some(IdentityChoice::File(path)) => Some(from(TokenFile::new(path))),
         Some(IdentityChoice::Ambient(source)) => {
             let http = http.clone().expect("an identity talks");
-            Some(Arc::new(Ambient::new(source, http)) as _)
+            Some(from(Ambient::new(source, http)))
         }
+        Some(IdentityChoice::Login(choice)) => Some(Identity::Login(login(choice))),
     };
     let (formats, formats_explicit) = formats;
     Ok(Signing { keys, builders: None, identity, services, http, formats, formats_explicit })
+}
+
+fn from(source: impl TokenSource + 'static) -> Identity {
+    Identity::Source(Arc::new(source))
+}
+
+fn login(choice: LoginChoice) -> LoginSettings {
+    let LoginChoice { client_id, client_secret, flow, has_browser, browser, redirect, timeout } = choice;
+    let open = move |page: &str| browser::open(page, browser.as_deref());
+    let open = (has_browser && flow != Some(Flow::Device)).then(|| Arc::new(open) as Opener);
+    LoginSettings { client_id, client_secret, flow, open, redirect, timeout }
 }

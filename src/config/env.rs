@@ -32,6 +32,28 @@ pub mod names {
     pub const COSIGN_TIMESTAMP_SERVER_URL: &str = "COSIGN_TIMESTAMP_SERVER_URL";
     /// Issuer, as `--oidc-issuer`.
     pub const COSIGN_OIDC_ISSUER: &str = "COSIGN_OIDC_ISSUER";
+    /// Client to log in as, as `--oidc-client-id`.
+    pub const COSIGN_OIDC_CLIENT_ID: &str = "COSIGN_OIDC_CLIENT_ID";
+    /// File, as `--oidc-client-secret-file`.
+    pub const COSIGN_OIDC_CLIENT_SECRET_FILE: &str = "COSIGN_OIDC_CLIENT_SECRET_FILE";
+    /// As `--oidc-redirect-url`.
+    pub const COSIGN_OIDC_REDIRECT_URL: &str = "COSIGN_OIDC_REDIRECT_URL";
+    /// As `--fulcio-auth-flow`.
+    pub const COSIGN_FULCIO_AUTH_FLOW: &str = "COSIGN_FULCIO_AUTH_FLOW";
+    /// Set: nobody is there to log in.
+    pub const CI: &str = "CI";
+    /// Set where a display is: a browser can be opened.
+    pub const DISPLAYS: [&str; 2] = ["DISPLAY", "WAYLAND_DISPLAY"];
+    /// Set in a session from elsewhere: a browser would open on the wrong machine.
+    pub const SSH: [&str; 3] = ["SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY"];
+    /// The browser, or what opens one where the person sits.
+    pub const BROWSER: &str = "BROWSER";
+    /// Socket of the SPIFFE Workload API.
+    pub const SPIFFE_ENDPOINT_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
+    /// Google: service account that signs in our place, as cosign has it.
+    pub const GOOGLE_SERVICE_ACCOUNT_NAME: &str = "GOOGLE_SERVICE_ACCOUNT_NAME";
+    /// Google: address of the API that makes its tokens.
+    pub const IAM_CREDENTIALS_ENDPOINT: &str = "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS";
     /// File, as `--signing-config`.
     pub const COSIGN_SIGNING_CONFIG: &str = "COSIGN_SIGNING_CONFIG";
     /// File, as `--trusted-root`.
@@ -194,6 +216,9 @@ pub trait Environment: Send + Sync {
     /// Returns the working directory.
     fn current_dir(&self) -> std::io::Result<PathBuf>;
 
+    /// Whether standard error is a terminal.
+    fn has_terminal(&self) -> bool;
+
     /// Returns all variables, for processes that we start.
     fn all(&self) -> Vec<(OsString, OsString)>;
 
@@ -222,6 +247,10 @@ impl Environment for Process {
         std::env::current_dir()
     }
 
+    fn has_terminal(&self) -> bool {
+        std::io::IsTerminal::is_terminal(&std::io::stderr())
+    }
+
     fn all(&self) -> Vec<(OsString, OsString)> {
         std::env::vars_os().collect()
     }
@@ -234,6 +263,8 @@ pub struct Fixed {
     pub variables: BTreeMap<String, String>,
     /// The working directory.
     pub directory: PathBuf,
+    /// Standard error is a terminal.
+    pub terminal: bool,
 }
 
 impl Fixed {
@@ -241,7 +272,7 @@ impl Fixed {
     pub fn new<const N: usize>(variables: [(&str, &str); N]) -> Self {
         let variables =
             variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { variables, directory: PathBuf::from("/") }
+        Self { variables, directory: PathBuf::from("/"), terminal: false }
     }
 }
 
@@ -252,6 +283,10 @@ impl Environment for Fixed {
 
     fn current_dir(&self) -> std::io::Result<PathBuf> {
         Ok(self.directory.clone())
+    }
+
+    fn has_terminal(&self) -> bool {
+        self.terminal
     }
 
     fn all(&self) -> Vec<(OsString, OsString)> {

@@ -1,16 +1,19 @@
 //! Whether an identity signs, whose, and which services take part.
 
 use super::env::{Environment, names};
+use super::kms;
 use super::misuse::Misuse;
-use super::source;
+use super::source::{self, Source};
 use crate::cli::signing::IdentityArgs;
 use crate::sign::http::HttpOptions;
-use crate::sign::identity::{AmbientSource, IdentityToken};
+use crate::sign::identity::{AUDIENCE, AmbientSource, IdentityToken, SPIFFE_SOCKET, SpiffeSocket};
+use crate::sign::login::Flow;
 use crate::sign::{LogMode, ServicePlan, TrustParts, TrustRoot};
 use secrecy::SecretString;
 use std::error::Error;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use url::Url;
 
 /// What a key's entry in the public log makes known.
@@ -19,6 +22,9 @@ pub const PUBLISHED_BY_KEY: &str =
 
 /// Where a pod's service account token is mounted for signing (cosign's provider `filesystem`).
 const PROJECTED: &str = "/var/run/sigstore/cosign/oidc-token";
+
+/// Where machines say who made them.
+const GOOGLE_MACHINE: &str = "/sys/class/dmi/id/product_name";
 
 /// Where an identity token comes from.
 #[derive(Debug)]
@@ -39,8 +45,29 @@ pub enum IdentityChoice {
         /// Its name.
         name: String,
     },
-    /// A CI system.
+    /// What runs us: a CI system, a cloud, a workload's agent.
     Ambient(AmbientSource),
+    /// A person, who logs in.
+    Login(LoginChoice),
+}
+
+/// How a person logs in.
+#[derive(Debug)]
+pub struct LoginChoice {
+    /// Who we are to the provider.
+    pub client_id: String,
+    /// What we show for it, if anything.
+    pub client_secret: Option<SecretString>,
+    /// The flow, if it was said.
+    pub flow: Option<Flow>,
+    /// A browser can be opened on this machine.
+    pub has_browser: bool,
+    /// Which, if that was said.
+    pub browser: Option<String>,
+    /// Where it comes back to, if that was said.
+    pub redirect: Option<Url>,
+    /// How long a login is waited for.
+    pub timeout: Duration,
 }
 
 /// Who signs beside or instead of keys, and with which services.
@@ -149,7 +176,8 @@ pub fn resolve(
     let trusted_root = args.trusted_root.as_deref().map(shown);
     let trusted_root = trusted_root.or_else(|| env.get_filled(names::COSIGN_TRUSTED_ROOT));
     let trust = TrustAdvice { logged: mode == LogMode::Must, public: services.public, trusted_root };
-    let identity = if keyless { Some(identity(args, env)?) } else { None };
+    let login = login(&args, directory, env)?;
+    let identity = if keyless { Some(identity(args, login, directory, env)?) } else { None };
     Ok(KeylessSettings {
         identity,
         services,
@@ -174,8 +202,13 @@ fn invalid(name: &str, value: &str, reason: impl ToString) -> Misuse {
     Misuse::Value { name: name.to_owned(), value: value.to_owned(), reason: reason.to_string() }
 }
 
-/// The order is the one that users are told: flags, the variable, the mounted file, the CI system.
-fn identity(args: IdentityArgs, env: &dyn Environment) -> Result<IdentityChoice, Misuse> {
+/// The order is the one that users are told: flags, the variable, the mounted file, what runs us, a login.
+fn identity(
+    args: IdentityArgs,
+    login: LoginChoice,
+    directory: &Path,
+    env: &dyn Environment,
+) -> Result<IdentityChoice, Misuse> {
     if let Some(text) = args.identity_token {
         return given(text);
     }
@@ -189,13 +222,73 @@ fn identity(args: IdentityArgs, env: &dyn Environment) -> Result<IdentityChoice,
         }
         return Ok(IdentityChoice::ServiceAccount { namespace, name });
     }
-    if let Some(text) = env.get_filled(names::SIGSTORE_ID_TOKEN) {
-        return Ok(IdentityChoice::Given { text: text.into(), place: names::SIGSTORE_ID_TOKEN });
+    if !args.oidc_disable_ambient_providers {
+        if let Some(text) = env.get_filled(names::SIGSTORE_ID_TOKEN) {
+            return Ok(IdentityChoice::Given { text: text.into(), place: names::SIGSTORE_ID_TOKEN });
+        }
+        if Path::new(PROJECTED).exists() {
+            return Ok(IdentityChoice::File(PROJECTED.into()));
+        }
+        if let Some(source) = ambient(directory, env)? {
+            return Ok(IdentityChoice::Ambient(source));
+        }
     }
-    if Path::new(PROJECTED).exists() {
-        return Ok(IdentityChoice::File(PROJECTED.into()));
+    // A prompt that nobody sees would be a build that hangs.
+    if env.get_filled(names::CI).is_some_and(|value| !matches!(value.as_str(), "0" | "false")) {
+        return Err(Misuse::NoIdentity("CI is set"));
     }
-    ambient(env)?.map(IdentityChoice::Ambient).ok_or(Misuse::NoIdentity)
+    if !env.has_terminal() {
+        return Err(Misuse::NoIdentity("standard error is no terminal"));
+    }
+    Ok(IdentityChoice::Login(login))
+}
+
+/// Reads how a person would log in, whether or not somebody has to: bad flags are bad anyway.
+fn login(args: &IdentityArgs, directory: &Path, env: &dyn Environment) -> Result<LoginChoice, Misuse> {
+    let given = |flag: &Option<String>, variable| flag.clone().or_else(|| env.get_filled(variable));
+    let flow = given(&args.fulcio_auth_flow, names::COSIGN_FULCIO_AUTH_FLOW);
+    let flow = flow.map(|flow| match flow.as_str() {
+        "normal" => Ok(Flow::Browser),
+        "device" => Ok(Flow::Device),
+        _ => Err(invalid("--fulcio-auth-flow", &flow, "it is one of `normal`, `device`")),
+    });
+    let secret = args.oidc_client_secret_file.clone();
+    let secret = secret.or_else(|| env.get_filled(names::COSIGN_OIDC_CLIENT_SECRET_FILE).map(PathBuf::from));
+    let secret = secret.map(|path| {
+        let path = directory.join(path);
+        let read = std::fs::read_to_string(&path).map(SecretString::from);
+        read.map_err(|source| Misuse::File { name: "--oidc-client-secret-file", path, source })
+    });
+    let redirect = given(&args.oidc_redirect_url, names::COSIGN_OIDC_REDIRECT_URL);
+    let redirect = redirect.map(|text| {
+        let wrong = |reason| invalid("--oidc-redirect-url", &text, reason);
+        let url: Url = text.parse().map_err(|error: url::ParseError| wrong(error.to_string()))?;
+        let here = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        match url.scheme() == "http" && here {
+            true => Ok(url),
+            false => {
+                Err(wrong("the browser comes back to this machine: `http://localhost:PORT/PATH`".to_owned()))
+            }
+        }
+    });
+    let timeout = args.sign_timeout.as_deref().unwrap_or("5m");
+    let timeout = super::duration::parse(timeout)
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| invalid("--sign-timeout", timeout, "it is a time such as `5m` or `90s`"))?;
+    let browser = env.get_filled(names::BROWSER);
+    let set = |variables: &[&str]| variables.iter().any(|name| env.get_filled(name).is_some());
+    // In a session from elsewhere BROWSER is what opens one there, and sees to it that it finds its way back.
+    let displayed = cfg!(target_os = "macos") || set(&names::DISPLAYS);
+    Ok(LoginChoice {
+        client_id: given(&args.oidc_client_id, names::COSIGN_OIDC_CLIENT_ID)
+            .unwrap_or_else(|| AUDIENCE.to_owned()),
+        client_secret: secret.transpose()?,
+        flow: flow.transpose()?,
+        has_browser: browser.is_some() || displayed && !set(&names::SSH),
+        browser,
+        redirect: redirect.transpose()?,
+        timeout,
+    })
 }
 
 fn given(text: String) -> Result<IdentityChoice, Misuse> {
@@ -216,7 +309,8 @@ fn given(text: String) -> Result<IdentityChoice, Misuse> {
     Ok(IdentityChoice::File(text.into()))
 }
 
-fn ambient(env: &dyn Environment) -> Result<Option<AmbientSource>, Misuse> {
+/// CI systems come before clouds: they run in those, too.
+fn ambient(directory: &Path, env: &dyn Environment) -> Result<Option<AmbientSource>, Misuse> {
     let url = |name: &str, value: &str| value.parse::<Url>().map_err(|error| invalid(name, value, error));
     let (request_url, request_token) = ("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN");
     if let (Some(at), Some(token)) = (env.get_filled(request_url), env.get_filled(request_token)) {
@@ -235,7 +329,31 @@ fn ambient(env: &dyn Environment) -> Result<Option<AmbientSource>, Misuse> {
             token: token.into(),
         }));
     }
-    Ok(env.get_filled("CIRCLECI").filter(|value| is_true(value)).map(|_| AmbientSource::CircleCi))
+    if env.get_filled("CIRCLECI").is_some_and(|value| is_true(&value)) {
+        return Ok(Some(AmbientSource::CircleCi));
+    }
+    if let Some(name) = env.get_filled(names::GOOGLE_SERVICE_ACCOUNT_NAME) {
+        let endpoint = env.get_filled(names::IAM_CREDENTIALS_ENDPOINT);
+        let endpoint = endpoint.unwrap_or_else(|| "https://iamcredentials.googleapis.com".to_owned());
+        let endpoint = url(names::IAM_CREDENTIALS_ENDPOINT, &endpoint)?;
+        let source = Source::Env(names::GOOGLE_SERVICE_ACCOUNT_NAME);
+        let credentials = kms::Reader { env, directory, source, shown: name.clone() }.google()?;
+        return Ok(Some(AmbientSource::GoogleAccount { name, endpoint, credentials }));
+    }
+    let metadata = env.get_filled(names::GCE_METADATA_HOST);
+    let machine = std::fs::read_to_string(GOOGLE_MACHINE).unwrap_or_default();
+    if metadata.is_some() || matches!(machine.trim(), "Google" | "Google Compute Engine") {
+        let host = metadata.unwrap_or_else(|| kms::GOOGLE_METADATA.to_owned());
+        return Ok(Some(AmbientSource::Google { host }));
+    }
+    if let Some(text) = env.get_filled(names::SPIFFE_ENDPOINT_SOCKET) {
+        let reason = "it is neither unix:///PATH nor tcp://IP:PORT";
+        let socket = SpiffeSocket::parse(&text)
+            .ok_or_else(|| invalid(names::SPIFFE_ENDPOINT_SOCKET, &text, reason))?;
+        return Ok(Some(AmbientSource::Spiffe(socket)));
+    }
+    let agent = Path::new(SPIFFE_SOCKET).exists();
+    Ok(agent.then(|| AmbientSource::Spiffe(SpiffeSocket::Unix(SPIFFE_SOCKET.into()))))
 }
 
 /// Finds who is trusted, if that is said: a TrustedRoot, or files with parts of one in the place of the public instance's.
@@ -375,14 +493,19 @@ fn flags(args: &IdentityArgs) -> Vec<String> {
     push("--rekor-url", args.rekor_url.clone());
     push("--timestamp-server-url", args.timestamp_server_url.clone());
     push("--oidc-issuer", args.oidc_issuer.clone());
+    push("--oidc-client-id", args.oidc_client_id.clone());
+    push("--oidc-client-secret-file", args.oidc_client_secret_file.as_deref().map(shown));
+    push("--oidc-redirect-url", args.oidc_redirect_url.clone());
+    push("--fulcio-auth-flow", args.fulcio_auth_flow.clone());
+    push("--sign-timeout", args.sign_timeout.clone());
     push("--signing-config", args.signing_config.as_deref().map(shown));
     push("--trusted-root", args.trusted_root.as_deref().map(shown));
     if let Some(how) = &args.rekor {
         flags.push(format!("--rekor={how}"));
     }
-    if args.yes {
-        flags.push("--yes".to_owned());
-    }
+    let switches =
+        [("--oidc-disable-ambient-providers", args.oidc_disable_ambient_providers), ("--yes", args.yes)];
+    flags.extend(switches.into_iter().filter(|(_, given)| *given).map(|(name, _)| name.to_owned()));
     flags
 }
 
@@ -459,7 +582,64 @@ mod tests {
             source(&Fixed::new(buildkite)),
             Ok(Some(IdentityChoice::Ambient(AmbientSource::Buildkite { .. })))
         ));
-        assert!(matches!(source(&Fixed::default()), Err(Misuse::NoIdentity)));
+        let google = [("GOOGLE_SERVICE_ACCOUNT_NAME", "a@p"), ("SPIFFE_ENDPOINT_SOCKET", "unix:///s")];
+        let Ok(Some(IdentityChoice::Ambient(AmbientSource::GoogleAccount { name, .. }))) =
+            source(&Fixed::new(google))
+        else {
+            panic!("an account of Google's")
+        };
+        assert_eq!(name, "a@p");
+        assert!(matches!(
+            source(&Fixed::new([("GCE_METADATA_HOST", "h"), ("SPIFFE_ENDPOINT_SOCKET", "unix:///s")])),
+            Ok(Some(IdentityChoice::Ambient(AmbientSource::Google { .. })))
+        ));
+        assert!(matches!(
+            source(&Fixed::new([("SPIFFE_ENDPOINT_SOCKET", "unix:///s")])),
+            Ok(Some(IdentityChoice::Ambient(AmbientSource::Spiffe(_))))
+        ));
+        assert!(matches!(source(&Fixed::new([("SPIFFE_ENDPOINT_SOCKET", "s")])), Err(Misuse::Value { .. })));
+    }
+
+    #[test]
+    fn a_person_is_asked_last_and_only_where_there_is_one() {
+        let login = |variables: &[(&str, &str)], change: fn(&mut IdentityArgs)| {
+            let mut env = Fixed { terminal: true, ..Fixed::default() };
+            env.variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let both = |args: &mut IdentityArgs| (args.keyless = true, change(args)).1;
+            match settings(both, 0, &env).map(|settings| settings.identity) {
+                Ok(Some(IdentityChoice::Login(choice))) => Ok(choice),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error),
+            }
+        };
+        let choice = login(&[("DISPLAY", ":0")], |_| ()).unwrap();
+        assert_eq!((choice.client_id.as_str(), choice.has_browser), ("sigstore", true));
+        assert_eq!((choice.flow, choice.timeout), (None, Duration::from_secs(300)));
+        for (variables, browser) in [
+            (&[][..], cfg!(target_os = "macos")),
+            (&[("WAYLAND_DISPLAY", "w")], true),
+            (&[("DISPLAY", ":0"), ("SSH_CONNECTION", "a")], false),
+            (&[("SSH_TTY", "a"), ("BROWSER", "helper")], true),
+        ] {
+            assert_eq!(login(variables, |_| ()).unwrap().has_browser, browser, "{variables:?}");
+        }
+        let passed = |args: &mut IdentityArgs| args.oidc_disable_ambient_providers = true;
+        assert!(login(&[("SIGSTORE_ID_TOKEN", TOKEN), ("CIRCLECI", "true")], passed).is_ok());
+        assert!(matches!(login(&[("CI", "true")], |_| ()), Err(Misuse::NoIdentity("CI is set"))));
+        assert!(login(&[("CI", "false")], |_| ()).is_ok());
+        let nobody = settings(|args| args.keyless = true, 0, &Fixed::default());
+        assert!(matches!(nobody, Err(Misuse::NoIdentity("standard error is no terminal"))));
+        let device = login(&[], |args| args.fulcio_auth_flow = Some("device".into())).unwrap();
+        assert_eq!(device.flow, Some(Flow::Device));
+        let wrongs: [fn(&mut IdentityArgs); 4] = [
+            |args| args.fulcio_auth_flow = Some("token".into()),
+            |args| args.oidc_redirect_url = Some("http://example.com/back".into()),
+            |args| args.oidc_redirect_url = Some("https://localhost/back".into()),
+            |args| args.sign_timeout = Some("0".into()),
+        ];
+        for wrong in wrongs {
+            assert!(matches!(login(&[], wrong), Err(Misuse::Value { .. })));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use url::Url;
 const METADATA: &str = "http://169.254.169.254/";
 /// Where a container of ECS asks.
 const CONTAINER: &str = "http://169.254.170.2";
-const GOOGLE_METADATA: &str = "metadata.google.internal";
+pub(super) const GOOGLE_METADATA: &str = "metadata.google.internal";
 
 /// What reads settings for one reference.
 pub(super) struct Reader<'a> {
@@ -154,7 +154,8 @@ impl Reader<'_> {
         }))
     }
 
-    fn gcp(&self, key: gcp::Key) -> Result<gcp::Settings, Misuse> {
+    /// Who we are to Google: Application Default Credentials.
+    pub(super) fn google(&self) -> Result<gcp::Credentials, Misuse> {
         let get = |name: &str| self.env.get_filled(name);
         let credentials = match get(names::GOOGLE_APPLICATION_CREDENTIALS) {
             Some(path) => {
@@ -173,14 +174,18 @@ impl Reader<'_> {
                 }
             }
         };
-        let credentials = match credentials {
+        Ok(match credentials {
             Some((text, source)) => gcp::Credentials::File(text, source),
             None => {
                 let host = get(names::GCE_METADATA_HOST);
                 gcp::Credentials::Metadata(host.unwrap_or_else(|| GOOGLE_METADATA.to_owned()))
             }
-        };
-        let endpoint = get(names::CLOUDKMS_ENDPOINT);
+        })
+    }
+
+    fn gcp(&self, key: gcp::Key) -> Result<gcp::Settings, Misuse> {
+        let credentials = self.google()?;
+        let endpoint = self.env.get_filled(names::CLOUDKMS_ENDPOINT);
         let endpoint = self.url(names::CLOUDKMS_ENDPOINT, endpoint.as_deref().unwrap_or(gcp::ENDPOINT))?;
         Ok(gcp::Settings { key, endpoint, credentials, http: services::http(self.env) })
     }

@@ -67,9 +67,11 @@ pub enum Misuse {
     /// `verify` with no key.
     #[error("`verify` needs a key")]
     VerifyWithoutKey,
-    /// An identity is to sign, and there is none.
-    #[error("keyless signing needs an identity token, and there is none")]
-    NoIdentity,
+    /// An identity is to sign, there is no token, and nobody can be asked to log in.
+    #[error(
+        "keyless signing needs an identity token, and there is none; nobody is asked to log in, because {0}"
+    )]
+    NoIdentity(&'static str),
     /// A GitHub job that may not have tokens.
     #[error("this GitHub Actions job may not ask for an identity token")]
     GitHubPermission,
@@ -168,10 +170,10 @@ impl Misuse {
             Self::ResultWithoutPush(_) => "add `--push`, or leave it out",
             Self::SignWithoutPush => "add `--push`: signatures are stored in the registry, beside the image",
             Self::SignWithoutKey => {
-                "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET|awskms://…|gcpkms://…|azurekms://…|hashivault://…` or COSIGN_KEY; or sign with an identity: `--identity-token FILE`, `--service-account NAME`, or `--keyless` (COSIGN_EXPERIMENTAL=1) for the token that the CI system or a mounted file offers"
+                "name a key with `--cosign-key FILE|env://NAME|k8s://NAMESPACE/SECRET|awskms://…|gcpkms://…|azurekms://…|hashivault://…` or COSIGN_KEY; or sign with an identity: `--identity-token FILE`, `--service-account NAME`, or `--keyless` (COSIGN_EXPERIMENTAL=1) for the token that the CI system, the cloud or a mounted file offers, or a login in a browser"
             }
-            Self::NoIdentity => {
-                "use `--identity-token FILE`, `--service-account NAME`, SIGSTORE_ID_TOKEN, or mount a service account token at /var/run/sigstore/cosign/oidc-token"
+            Self::NoIdentity(_) => {
+                "use `--identity-token FILE`, `--service-account NAME`, SIGSTORE_ID_TOKEN (GitLab: `id_tokens`, GitHub: `permissions: {id-token: write}`), or mount a service account token at /var/run/sigstore/cosign/oidc-token"
             }
             Self::GitHubPermission => "give the job `permissions: {id-token: write}`",
             Self::KeylessUnlogged => "leave `--rekor` out, or sign with a key",

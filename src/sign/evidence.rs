@@ -109,6 +109,17 @@ pub trait Signer: Send + Sync {
         None
     }
 
+    /// Begins what takes a person's time, such as a login, and needn't be waited for yet.
+    fn begin(&self) {}
+
+    /// Waits until nothing but signing is left to do.
+    ///
+    /// # Errors
+    /// It won't come to that.
+    async fn ready(&self) -> Result<(), SignerError> {
+        Ok(())
+    }
+
     /// Signs this content: the bytes of [`Content::message`], not their hash.
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError>;
 }

@@ -4,10 +4,12 @@
 //! holds a byte of it; its claims, which end up in a public certificate anyway, may be told.
 
 mod ambient;
+mod spiffe;
 #[cfg(test)]
 mod tests;
 
 pub use ambient::{Ambient, AmbientSource};
+pub use spiffe::{DEFAULT as SPIFFE_SOCKET, Socket as SpiffeSocket};
 
 use super::http::HttpError;
 use async_trait::async_trait;
@@ -173,11 +175,8 @@ impl IdentityToken {
     /// # Errors
     /// Which of them is wrong.
     pub fn check(&self, place: &str, audience: &str, now: jiff::Timestamp) -> Result<(), IdentityError> {
+        self::audience(&self.audiences, audience, place)?;
         let place = place.to_owned();
-        if !self.audiences.iter().any(|found| found == audience) {
-            let found = self.audiences.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            return Err(IdentityError::Audience { place, found, wanted: audience.to_owned() });
-        }
         if self.expires <= now {
             return Err(IdentityError::Expired { place, ago: words(now.duration_since(self.expires)) });
         }
@@ -189,6 +188,18 @@ impl IdentityToken {
             _ => Ok(()),
         }
     }
+}
+
+/// Checks that whom a token is for includes whom it should be for, and returns that.
+///
+/// # Errors
+/// [`IdentityError::Audience`].
+pub(super) fn audience<'a>(found: &[String], wanted: &'a str, place: &str) -> Result<&'a str, IdentityError> {
+    if found.iter().any(|found| found == wanted) {
+        return Ok(wanted);
+    }
+    let found = found.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Err(IdentityError::Audience { place: place.to_owned(), found, wanted: wanted.to_owned() })
 }
 
 /// Whole seconds, minutes, hours or days.

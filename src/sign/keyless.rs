@@ -1,20 +1,23 @@
 //! Signing with an identity: a key that lives for one run, and a certificate that says whose it is.
 
+mod desk;
 mod fulcio;
 
 use super::evidence::{Certified, Content, Evidence, Material, Signer, SignerError, Verifier};
 use super::http::{Http, HttpError};
-use super::identity::{AUDIENCE, IdentityError, IdentityToken, TokenSource};
+use super::identity::{self, AUDIENCE, IdentityError, IdentityToken, TokenSource};
 use super::key::{PrivateKey, PublicKey};
+use super::login::{Login, LoginError, LoginSettings};
 use super::services::{ServiceError, ServicePlan, Services};
 use super::trust::{CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustRoot};
 use super::witness::{Attempt, WitnessError, Witnesses};
 use crate::event::{Events, Step};
 use async_trait::async_trait;
+use desk::Desk;
 use fulcio::{Authority, IssuerJson};
 use jiff::SignedDuration;
 use std::error::Error;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
@@ -26,6 +29,9 @@ pub enum KeylessError {
     /// No token, or not the right one.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Nobody logged in.
+    #[error(transparent)]
+    Login(#[from] LoginError),
     /// The services, before anything was signed.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -51,19 +57,29 @@ pub enum KeylessError {
     Key,
 }
 
+/// Who signs, as far as it is known before anything is signed.
+#[derive(Clone)]
+pub enum Identity {
+    /// Somebody whose tokens come from somewhere.
+    Source(Arc<dyn TokenSource>),
+    /// Whoever logs in.
+    Login(LoginSettings),
+}
+
 /// Signs with short-lived certificates.
 pub struct KeylessSigner {
-    name: String,
-    source: Arc<dyn TokenSource>,
-    http: Http,
-    authority: Url,
-    issuers: Option<Vec<IssuerJson>>,
-    /// How much the authority's clock is ahead of ours. It is the one that a token must hold for; ours may be wrong.
-    skew: SignedDuration,
+    /// What messages call it; of somebody who logs in it is known once he has signed.
+    name: OnceLock<String>,
+    tokens: Tokens,
+    certifier: Arc<Certifier>,
     witnesses: Witnesses,
     current: tokio::sync::Mutex<Option<Current>>,
     verifier: OwnVerifier,
-    events: Events,
+}
+
+enum Tokens {
+    Source(Arc<dyn TokenSource>),
+    Desk(Desk),
 }
 
 /// The key that signs now.
@@ -71,18 +87,27 @@ struct Current {
     key: Arc<PrivateKey>,
     leaf: Vec<u8>,
     chain: Vec<Vec<u8>>,
+    /// Who signs, by the token.
+    subject: String,
     /// By our clock's progress, not its reading, which may be wrong.
     good_until: Instant,
 }
 
+impl Current {
+    fn is_good(&self) -> bool {
+        self.good_until > Instant::now()
+    }
+}
+
 impl KeylessSigner {
-    /// Finds out whether keyless signing would work now: a token is there, fits and hasn't ended, and the services
-    /// answer. Nothing is published and no certificate asked for.
+    /// Finds out whether keyless signing would work now: a token is there, fits and hasn't ended, or the provider to
+    /// log in at answers and its tokens would do; and the services answer. Nothing is published, no certificate asked
+    /// for, and nobody yet asked to log in.
     ///
     /// # Errors
     /// [`KeylessError`], before a build minute is spent.
     pub async fn prepare(
-        source: Arc<dyn TokenSource>,
+        identity: Identity,
         plan: &ServicePlan,
         services: &Services,
         http: Http,
@@ -95,97 +120,71 @@ impl KeylessSigner {
         if services.logs.is_empty() {
             return Err(KeylessError::Missing("a transparency log: add `--rekor-url`"));
         }
-        let token = async { Ok::<_, KeylessError>(source.token().await?) };
-        let issuers = async { Ok(Authority { http: &http, url: &authority }.issuers().await?) };
-        let (token, (issuers, their_now)) = tokio::try_join!(token, issuers)?;
-        let skew = their_now.map(|now| now.duration_since(jiff::Timestamp::now())).unwrap_or_default();
-        if let Some(wanted) = plan.login.as_ref().filter(|_| plan.issuer_is_must) {
-            // Issuers are compared as they are written, but for the slash that URLs get.
-            if token.issuer.trim_end_matches('/') != wanted.as_str().trim_end_matches('/') {
-                return Err(IdentityError::Issuer {
-                    place: source.place(),
-                    found: token.issuer,
-                    who: "`--oidc-issuer`".to_owned(),
-                    accepted: format!("it says {wanted}"),
-                }
-                .into());
+        let issued = Arc::<Mutex<Vec<_>>>::default();
+        let asked =
+            async { Ok::<_, KeylessError>(Authority { http: &http, url: &authority }.issuers().await?) };
+        let certifier = |(issuers, their_now): (_, Option<jiff::Timestamp>)| {
+            let skew = their_now.map(|now| now.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+            let (http, authority, issued, events) =
+                (http.clone(), authority.clone(), Arc::clone(&issued), events.clone());
+            Arc::new(Certifier { http, authority, issuers, skew, issued, events })
+        };
+        let name = OnceLock::new();
+        let (certifier, tokens) = match identity {
+            Identity::Source(source) => {
+                let token = async { Ok(source.token().await?) };
+                let (token, issuers) = tokio::try_join!(token, asked)?;
+                check_issuer(plan, &token, &source.place())?;
+                let certifier = certifier(issuers);
+                certifier.check(&token, &source.place())?;
+                certifier.introduce(&token, &source.place());
+                let _first = name.set(called(&token.subject));
+                (certifier, Tokens::Source(source))
             }
-        }
-        check(&token, &source.place(), issuers.as_deref(), skew)?;
-        events.note(format!(
-            "signing as `{}`, by the word of {} ({})",
-            token.subject,
-            token.issuer,
-            source.place()
-        ));
+            Identity::Login(settings) => {
+                let issuer = plan
+                    .login
+                    .as_ref()
+                    .ok_or(KeylessError::Missing("to know where you log in: add `--oidc-issuer`"))?;
+                let login =
+                    async { Ok(Login::discover(issuer, settings, http.clone(), events.clone()).await?) };
+                let (login, issuers) = tokio::try_join!(login, asked)?;
+                let certifier = certifier(issuers);
+                let audiences = [login.client_id().to_owned()];
+                accepts(certifier.issuers.as_deref(), login.issuer(), &audiences, &login.place())?;
+                (Arc::clone(&certifier), Tokens::Desk(Desk::new(login, certifier)))
+            }
+        };
         if plan.trust.is_none() {
             events.note(
                 "there is no --trusted-root: the certificate, timestamp and log entry are stored without being checked against one",
             );
         }
         let witnesses = Witnesses::new(http.clone(), services, events.clone());
-        Ok(Self {
-            name: format!("the identity {}", token.subject),
-            source,
-            authority,
-            issuers,
-            skew,
-            http,
-            witnesses,
-            current: tokio::sync::Mutex::new(None),
-            verifier: OwnVerifier { trust: plan.trust.clone(), issued: Mutex::default() },
-            events,
-        })
+        let verifier = OwnVerifier { trust: plan.trust.clone(), issued };
+        Ok(Self { name, tokens, certifier, witnesses, current: tokio::sync::Mutex::new(None), verifier })
     }
 
     /// Returns key and certificate, the same for as long as the certificate is good.
     async fn current(&self) -> Result<(Arc<PrivateKey>, Material), KeylessError> {
         let mut current = self.current.lock().await;
-        if current.as_ref().is_none_or(|current| current.good_until <= Instant::now()) {
-            let name = format!(
-                "getting a certificate for {} from {}",
-                self.name,
-                super::http::shown(&self.authority)
-            );
-            let step = self.events.step("certificate", name);
-            *current = Some(ending(step, self.certify()).await?);
+        if !current.as_ref().is_some_and(Current::is_good) {
+            let next = match &self.tokens {
+                Tokens::Source(source) => {
+                    let token = source.token().await?;
+                    self.certifier.certify(&token, &source.place()).await?
+                }
+                Tokens::Desk(desk) => desk.certificate().await?,
+            };
+            if let Some(before) = current.as_ref().filter(|before| before.subject != next.subject) {
+                let (now, before) = (next.subject, before.subject.clone());
+                return Err(LoginError::SomebodyElse { now, before }.into());
+            }
+            let _only_one = self.name.set(called(&next.subject));
+            *current = Some(next);
         }
         let Current { key, leaf, chain, .. } = current.as_ref().expect("made above");
         Ok((Arc::clone(key), Material::Certificate { leaf: leaf.clone(), chain: chain.clone() }))
-    }
-
-    async fn certify(&self) -> Result<Current, KeylessError> {
-        let token = self.source.token().await?;
-        check(&token, &self.source.place(), self.issuers.as_deref(), self.skew)?;
-        let key = new_key()?;
-        let asked = Instant::now();
-        let chain = Authority { http: &self.http, url: &self.authority }.certify(&token, &key).await?;
-        let wrong =
-            |what: String| KeylessError::Certificate { url: super::http::shown(&self.authority), what };
-        let mut chain = chain.into_iter();
-        let leaf = chain.next().ok_or_else(|| wrong("no certificate".to_owned()))?;
-        let identity = CertificateIdentity::read(&leaf).map_err(wrong)?;
-        if identity.spki != key.public().spki() {
-            return Err(wrong("a certificate for another key".to_owned()));
-        }
-        if identity.issuer.as_deref() != Some(token.issuer.as_str()) {
-            return Err(wrong("a certificate for a token of another issuer".to_owned()));
-        }
-        let lifetime =
-            Duration::try_from(identity.not_after.duration_since(identity.not_before)).unwrap_or_default();
-        // What comes after the signature takes its time, too: log and clock must see it while the certificate is good.
-        let margin = (lifetime / 4).min(Duration::from_secs(60));
-        self.verifier.issued.lock().expect("nobody panics while holding it").push((leaf.clone(), identity));
-        Ok(Current {
-            key: Arc::new(key),
-            leaf,
-            chain: chain.collect(),
-            good_until: asked + lifetime - margin,
-        })
-    }
-
-    fn failed(&self, error: KeylessError) -> SignerError {
-        SignerError { signer: self.name.clone(), source: Box::new(error) }
     }
 
     async fn attest(&self, content: Content<'_>) -> Result<Evidence, KeylessError> {
@@ -205,6 +204,10 @@ impl KeylessSigner {
             attested => Ok(attested?),
         }
     }
+
+    fn failed(&self, error: KeylessError) -> SignerError {
+        SignerError { signer: self.name().to_owned(), source: Box::new(error) }
+    }
 }
 
 async fn ending<T, E: Error>(step: Step, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
@@ -220,25 +223,114 @@ async fn ending<T, E: Error>(step: Step, work: impl Future<Output = Result<T, E>
     }
 }
 
-/// Whether the certificate authority would take this token, as far as it says.
-fn check(
-    token: &IdentityToken,
+fn called(subject: &str) -> String {
+    format!("the identity {subject}")
+}
+
+/// Whether the token comes from whom `--oidc-issuer` says.
+fn check_issuer(plan: &ServicePlan, token: &IdentityToken, place: &str) -> Result<(), KeylessError> {
+    let Some(wanted) = plan.login.as_ref().filter(|_| plan.issuer_is_must) else { return Ok(()) };
+    // Issuers are compared as they are written, but for the slash that URLs get.
+    if token.issuer.trim_end_matches('/') == wanted.as_str().trim_end_matches('/') {
+        return Ok(());
+    }
+    Err(IdentityError::Issuer {
+        place: place.to_owned(),
+        found: token.issuer.clone(),
+        who: "`--oidc-issuer`".to_owned(),
+        accepted: format!("it says {wanted}"),
+    }
+    .into())
+}
+
+/// Whether the certificate authority would take this issuer's tokens, as far as it says; returns whom they must be
+/// for.
+fn accepts<'a>(
+    issuers: Option<&'a [IssuerJson]>,
+    name: &str,
+    audiences: &[String],
     place: &str,
-    issuers: Option<&[IssuerJson]>,
-    skew: SignedDuration,
-) -> Result<(), KeylessError> {
-    let now = jiff::Timestamp::now().saturating_add(skew).expect("a duration without calendar units");
-    let Some(issuers) = issuers else { return Ok(token.check(place, AUDIENCE, now)?) };
-    let Some(issuer) = issuers.iter().find(|issuer| issuer.is(&token.issuer)) else {
+) -> Result<&'a str, KeylessError> {
+    let Some(issuers) = issuers else { return Ok(AUDIENCE) };
+    let Some(issuer) = issuers.iter().find(|issuer| issuer.is(name)) else {
         return Err(IdentityError::Issuer {
             place: place.to_owned(),
-            found: token.issuer.clone(),
+            found: name.to_owned(),
             who: "the certificate authority".to_owned(),
             accepted: IssuerJson::list(issuers),
         }
         .into());
     };
-    Ok(token.check(place, issuer.audience(), now)?)
+    Ok(identity::audience(audiences, issuer.audience(), place)?)
+}
+
+/// Turns tokens into certificates.
+struct Certifier {
+    http: Http,
+    authority: Url,
+    issuers: Option<Vec<IssuerJson>>,
+    /// How much the authority's clock is ahead of ours. It is the one that a token must hold for; ours may be wrong.
+    skew: SignedDuration,
+    /// All that were issued to us.
+    issued: Issued,
+    events: Events,
+}
+
+impl Certifier {
+    /// Says who signs.
+    fn introduce(&self, token: &IdentityToken, place: &str) {
+        self.events
+            .note(format!("signing as `{}`, by the word of {} ({place})", token.subject, token.issuer));
+    }
+
+    /// Whether the certificate authority would take this token, as far as it says.
+    fn check(&self, token: &IdentityToken, place: &str) -> Result<(), KeylessError> {
+        let audience = accepts(self.issuers.as_deref(), &token.issuer, &token.audiences, place)?;
+        let now =
+            jiff::Timestamp::now().saturating_add(self.skew).expect("a duration without calendar units");
+        Ok(token.check(place, audience, now)?)
+    }
+
+    /// Gets a certificate for a new key.
+    async fn certify(&self, token: &IdentityToken, place: &str) -> Result<Current, KeylessError> {
+        let name = format!(
+            "getting a certificate for {} from {}",
+            called(&token.subject),
+            super::http::shown(&self.authority)
+        );
+        let step = self.events.step("certificate", name);
+        ending(step, self.ask(token, place)).await
+    }
+
+    async fn ask(&self, token: &IdentityToken, place: &str) -> Result<Current, KeylessError> {
+        self.check(token, place)?;
+        let key = new_key()?;
+        let asked = Instant::now();
+        let chain = Authority { http: &self.http, url: &self.authority }.certify(token, &key).await?;
+        let wrong =
+            |what: String| KeylessError::Certificate { url: super::http::shown(&self.authority), what };
+        let mut chain = chain.into_iter();
+        let leaf = chain.next().ok_or_else(|| wrong("no certificate".to_owned()))?;
+        let identity = CertificateIdentity::read(&leaf).map_err(wrong)?;
+        if identity.spki != key.public().spki() {
+            return Err(wrong("a certificate for another key".to_owned()));
+        }
+        if identity.issuer.as_deref() != Some(token.issuer.as_str()) {
+            return Err(wrong("a certificate for a token of another issuer".to_owned()));
+        }
+        let lifetime =
+            Duration::try_from(identity.not_after.duration_since(identity.not_before)).unwrap_or_default();
+        // What comes after the signature takes its time, too: log and clock must see it while the certificate is good.
+        let margin = (lifetime / 4).min(Duration::from_secs(60));
+        self.issued.lock().expect("nobody panics while holding it").push((leaf.clone(), identity));
+        Ok(Current {
+            key: Arc::new(key),
+            leaf,
+            chain: chain.collect(),
+            subject: token.subject.clone(),
+            good_until: asked + lifetime - margin,
+        })
+    }
 }
 
 fn new_key() -> Result<PrivateKey, KeylessError> {
@@ -251,7 +343,20 @@ fn new_key() -> Result<PrivateKey, KeylessError> {
 #[async_trait]
 impl Signer for KeylessSigner {
     fn name(&self) -> &str {
-        &self.name
+        self.name.get().map_or("whoever logs in", String::as_str)
+    }
+
+    fn begin(&self) {
+        if let Tokens::Desk(desk) = &self.tokens {
+            desk.begin();
+        }
+    }
+
+    async fn ready(&self) -> Result<(), SignerError> {
+        match &self.tokens {
+            Tokens::Source(_) => Ok(()),
+            Tokens::Desk(_) => self.current().await.map(drop).map_err(|error| self.failed(error)),
+        }
     }
 
     fn verifier(&self) -> &dyn Verifier {
@@ -287,8 +392,11 @@ impl Signer for KeylessSigner {
 /// a trust root, else what can be checked without one.
 struct OwnVerifier {
     trust: Option<TrustRoot>,
-    issued: Mutex<Vec<(Vec<u8>, CertificateIdentity)>>,
+    issued: Issued,
 }
+
+/// Certificates, DER, and what they say.
+type Issued = Arc<Mutex<Vec<(Vec<u8>, CertificateIdentity)>>>;
 
 impl Verifier for OwnVerifier {
     fn verify(&self, content: Content<'_>, evidence: &Evidence) -> Result<(), String> {

@@ -43,7 +43,7 @@ pub enum Mode {
     Tty,
     /// One JSON object a line, BuildKit's `SolveStatus`.
     RawJson,
-    /// Nothing.
+    /// Nothing but what the person is asked to do.
     Quiet,
 }
 

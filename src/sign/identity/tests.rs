@@ -74,3 +74,131 @@ proptest::proptest! {
         let _either_way = IdentityToken::parse(&token(&claims), "");
     }
 }
+
+/// Fakes of the places where CI systems and clouds give tokens: what their documentation says goes over the wire.
+mod fakes {
+    use super::*;
+    use crate::pb::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
+    use crate::pb::{Jwtsvid, JwtsvidRequest, JwtsvidResponse};
+    use crate::sign::http::{Http, HttpOptions};
+    use crate::sign::kms::gcp::Credentials;
+    use crate::task::spawn;
+    use axum::Router;
+    use axum::body::Bytes;
+    use axum::extract::Query;
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::response::{IntoResponse as _, Response};
+    use axum::routing::{get, post};
+    use std::collections::BTreeMap;
+
+    const CLAIMS: &str = r#"{"iss":"https://i","aud":"sigstore","sub":"fake","exp":1800000060}"#;
+
+    fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+        headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    async fn fake_buildkite(headers: HeaderMap, body: Bytes) -> Response {
+        let asked: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        match header(&headers, "authorization") == "Token agent" && asked["audience"] == "sigstore" {
+            true => serde_json::json!({ "token": token(CLAIMS) }).to_string().into_response(),
+            false => StatusCode::UNAUTHORIZED.into_response(),
+        }
+    }
+
+    async fn fake_google_machine(
+        headers: HeaderMap,
+        Query(query): Query<BTreeMap<String, String>>,
+    ) -> Response {
+        match header(&headers, "metadata-flavor") == "Google" && query["audience"] == "sigstore" {
+            true => token(CLAIMS).into_response(),
+            false => StatusCode::FORBIDDEN.into_response(),
+        }
+    }
+
+    async fn fake_google_account(headers: HeaderMap, body: Bytes) -> Response {
+        let asked: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let fits = asked["audience"] == "sigstore" && asked["includeEmail"] == true;
+        match header(&headers, "authorization") == "Bearer of-the-machine" && fits {
+            true => serde_json::json!({ "token": token(CLAIMS) }).to_string().into_response(),
+            false => StatusCode::FORBIDDEN.into_response(),
+        }
+    }
+
+    #[tokio::test]
+    async fn fake_ci_systems_and_clouds_give_tokens() {
+        let account = "/v1/projects/-/serviceAccounts/ci@p:generateIdToken";
+        let machine = "/computeMetadata/v1/instance/service-accounts/default";
+        let access = || async { r#"{"access_token":"of-the-machine","expires_in":3600}"# };
+        let app = Router::new()
+            .route("/v3/jobs/j1/oidc/tokens", post(fake_buildkite))
+            .route(&format!("{machine}/identity"), get(fake_google_machine))
+            .route(&format!("{machine}/token"), get(access))
+            .route(account, post(fake_google_account));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let _fake = spawn("fake", async move { axum::serve(listener, app).await.unwrap() });
+        let url = |path: &str| format!("http://{host}{path}").parse::<url::Url>().unwrap();
+        let buildkite = |secret: &str| AmbientSource::Buildkite {
+            endpoint: url("/v3"),
+            job: "j1".into(),
+            token: secret.to_owned().into(),
+        };
+        let google = AmbientSource::Google { host: host.clone() };
+        let account = AmbientSource::GoogleAccount {
+            name: "ci@p".into(),
+            endpoint: url("/"),
+            credentials: Credentials::Metadata(host.clone()),
+        };
+        let ask =
+            async |source| Ambient::new(source, Http::new(&HttpOptions::default()).unwrap()).token().await;
+        for source in [buildkite("agent"), google, account] {
+            let shown = format!("{source:?}");
+            assert_eq!(ask(source).await.unwrap().subject, "fake", "{shown}");
+        }
+        let refused = ask(buildkite("other")).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("Buildkite") && refused.contains("401") && !refused.contains("other"),
+            "{refused}"
+        );
+    }
+
+    struct FakeAgent;
+
+    #[async_trait]
+    impl SpiffeWorkloadApi for FakeAgent {
+        async fn fetch_jwtsvid(
+            &self,
+            request: tonic::Request<JwtsvidRequest>,
+        ) -> Result<tonic::Response<JwtsvidResponse>, tonic::Status> {
+            if request.metadata().get("workload.spiffe.io").is_none_or(|value| value != "true") {
+                return Err(tonic::Status::invalid_argument("security header missing"));
+            }
+            if request.get_ref().audience != ["sigstore"] {
+                return Err(tonic::Status::permission_denied("no identity issued"));
+            }
+            let svid = Jwtsvid { spiffe_id: "spiffe://a/b".into(), svid: token(CLAIMS) };
+            Ok(tonic::Response::new(JwtsvidResponse { svids: vec![svid] }))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fake_spiffe_agent_gives_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let http = Http::new(&HttpOptions::default()).unwrap();
+        let source = Ambient::new(AmbientSource::Spiffe(SpiffeSocket::Unix(path.clone())), http);
+        let absent = source.token().await.unwrap_err();
+        assert_eq!(absent.to_string(), "no identity token from the SPIFFE agent");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let listener = futures_util::stream::unfold(listener, async |listener| {
+            let accepted = listener.accept().await.map(|(stream, _)| stream);
+            Some((accepted, listener))
+        });
+        let server = tonic::transport::Server::builder().add_service(SpiffeWorkloadApiServer::new(FakeAgent));
+        let _fake = spawn("fake", async move { server.serve_with_incoming(listener).await.unwrap() });
+        assert_eq!(source.token().await.unwrap().subject, "fake");
+        let denied = spiffe::fetch(&SpiffeSocket::Unix(path), "other").await.unwrap_err();
+        let denied = denied.source().expect("a reason").to_string();
+        assert!(denied.contains("PermissionDenied: no identity issued"), "{denied}");
+    }
+}

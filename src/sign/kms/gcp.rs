@@ -3,6 +3,7 @@
 mod token;
 
 pub use token::Credentials;
+pub(in crate::sign) use token::{PLATFORM_SCOPE, Tokens};
 
 use super::{Backend, Fault, Hashing, Opened, one_line};
 use crate::sign::http::{Answer, Http, HttpOptions, Limits, Request};
@@ -16,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt;
 use std::time::Duration;
-use token::Tokens;
+use token::SCOPE;
 use url::Url;
 
 /// The name of the service in messages.
@@ -161,7 +162,7 @@ struct ErrorBody {
 
 pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
     let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
-    let tokens = Tokens::new(settings.credentials, http.clone());
+    let tokens = Tokens::new(settings.credentials, SCOPE, http.clone());
     let (endpoint, hashing) = (settings.endpoint, Hashing::Sha256);
     let mut kms = Kms { http, tokens, endpoint, version: String::new(), hashing };
     match kms.public_key(&settings.key).await {
@@ -179,7 +180,7 @@ pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Opti
         return Err((Fault::Unusable(fault), Some("leave the version out of the reference".to_owned())));
     }
     let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
-    let tokens = Tokens::new(settings.credentials, http.clone());
+    let tokens = Tokens::new(settings.credentials, SCOPE, http.clone());
     let (endpoint, hashing) = (settings.endpoint, Hashing::Sha256);
     let mut kms = Kms { http, tokens, endpoint, version: String::new(), hashing };
     match kms.create(&settings.key).await {
@@ -222,7 +223,9 @@ impl Kms {
         let mut pauses = GENERATION.into_iter();
         loop {
             match (self.public_key(key).await, pauses.next()) {
-                (Err(Fault::Unusable(_)), Some(pause)) => tokio::time::sleep(Duration::from_secs(pause)).await,
+                (Err(Fault::Unusable(_)), Some(pause)) => {
+                    tokio::time::sleep(Duration::from_secs(pause)).await
+                }
                 (public, _) => return public,
             }
         }

@@ -113,7 +113,7 @@ impl Json {
                 }]);
             }
             Event::Warning { id, warning } => status.warnings = Some([vertex_warning(id, warning)]),
-            Event::Note(note) => {
+            Event::Note(note) | Event::Request(note) => {
                 // SolveStatus knows no such thing; a step that is over at once shows as the same line.
                 self.notes += 1;
                 status.vertexes = Some([Vertex {

@@ -305,7 +305,7 @@ impl Model {
                 }
                 Change { step: Some(place), stale: !new, ..Change::default() }
             }
-            Event::Note(_) => Change::default(),
+            Event::Note(_) | Event::Request(_) => Change::default(),
         }
     }
 

@@ -10,7 +10,7 @@ fn fold(events: &[Event]) -> Model {
         // By a clock of ours that is an hour ahead of the daemon's: no figure may mix the two.
         let at = match event {
             Event::Step { at, .. } | Event::Output { at, .. } | Event::Counter { at, .. } => *at,
-            Event::Warning { .. } | Event::Note(_) => ms(0),
+            Event::Warning { .. } | Event::Note(_) | Event::Request(_) => ms(0),
         };
         model.apply(event, at + Duration::from_secs(3600));
     }

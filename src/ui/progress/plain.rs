@@ -224,7 +224,7 @@ fn too_soon((done, finished, at): (u64, bool, SystemTime), counter: &super::mode
 
 impl Renderer for Plain {
     fn observe(&mut self, seen: &Seen<'_>, _: &Sink) {
-        if let Some(Event::Note(note)) = seen.event {
+        if let Some(Event::Note(note) | Event::Request(note)) = seen.event {
             self.notes.push(note.clone());
         }
         let Some(place) = seen.change.step else { return };

@@ -85,7 +85,7 @@ pub(super) fn play(
     for event in events {
         let at = match &event {
             Event::Step { at, .. } | Event::Output { at, .. } | Event::Counter { at, .. } => *at,
-            Event::Warning { .. } | Event::Note(_) => ms(0),
+            Event::Warning { .. } | Event::Note(_) | Event::Request(_) => ms(0),
         };
         let millis = at.duration_since(ms(0)).unwrap_or_default().as_millis();
         pass(&mut model, renderer, u64::try_from(millis).unwrap().saturating_sub(1));

@@ -44,7 +44,7 @@ impl Tty {
 
 impl Renderer for Tty {
     fn observe(&mut self, seen: &Seen<'_>, sink: &Sink) {
-        if let Some(Event::Note(note)) = seen.event {
+        if let Some(Event::Note(note) | Event::Request(note)) = seen.event {
             for line in note.lines() {
                 sink.text(format!("{}\n", text::clean(line.as_bytes(), text::Keep::Text)).as_bytes());
             }

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use url::Url;
 
-const SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";
+pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";
 /// Impersonation and other clouds' identities are granted by the wider scope only.
-const PLATFORM_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+pub(in crate::sign) const PLATFORM_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
 const SERVICE: &str = "Google's token service";
 const METADATA: Duration = Duration::from_secs(3);
@@ -36,8 +36,9 @@ pub enum Credentials {
 }
 
 /// Gets access tokens and keeps them as long as they are good.
-pub(super) struct Tokens {
+pub(in crate::sign) struct Tokens {
     credentials: Credentials,
+    scope: &'static str,
     http: Http,
     kept: Mutex<Option<(SecretString, Instant)>>,
 }
@@ -125,11 +126,11 @@ struct Refused {
 }
 
 impl Tokens {
-    pub(super) fn new(credentials: Credentials, http: Http) -> Self {
-        Self { credentials, http, kept: Mutex::default() }
+    pub(in crate::sign) fn new(credentials: Credentials, scope: &'static str, http: Http) -> Self {
+        Self { credentials, scope, http, kept: Mutex::default() }
     }
 
-    pub(super) async fn authorise(&self, request: Request) -> Result<Request, Fault> {
+    pub(in crate::sign) async fn authorise(&self, request: Request) -> Result<Request, Fault> {
         let mut kept = self.kept.lock().await;
         let fresh = kept.as_ref().filter(|(_, until)| *until > Instant::now());
         if let Some((token, _)) = fresh {
@@ -151,7 +152,7 @@ impl Tokens {
                         "{source} is no service account key, user login or workload identity configuration"
                     ))
                 })?;
-                self.of(&identity, SCOPE).await
+                self.of(&identity, self.scope).await
             }
         }
     }
