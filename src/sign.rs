@@ -46,12 +46,13 @@ pub use evidence::{
 };
 pub use keyless::{Identity, KeylessError, KeylessSigner};
 pub use log::{LogEntry, LogPlace};
+pub use referrer::ATTESTATION_LIMIT;
 pub use scope::{Scope, ScopeError};
 pub use services::{Log, LogMode, LogVersion, ServiceError, ServicePlan, Services};
 pub use store::{Manifest, Store, StoreError};
 pub use trust::{
-    CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustError, TrustParts,
-    TrustRoot, WitnessedKey,
+    CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, Refreshed, TrustError,
+    TrustParts, TrustRoot, TufError, TufRepository, WitnessedKey,
 };
 pub use verify::{
     AcceptedSignature, NO_CERTIFICATE, RefusedSignature, Verdict, VerifyRequest, Wanted, verify_image,

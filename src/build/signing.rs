@@ -41,9 +41,13 @@ impl Signing {
     /// # Errors
     /// The first that won't do.
     pub async fn prepare(self, events: &Events) -> Result<Ready, PreflightError> {
-        let Self { keys, builders, identity, services: plan, http, formats: wish, formats_explicit } = self;
+        let Self { keys, builders, identity, services: mut plan, http, formats: wish, formats_explicit } =
+            self;
         let services = async {
             let Some(http) = &http else { return Ok((Services::default(), wish, None)) };
+            if let Some(line) = plan.refresh(http).await.map_err(KeylessError::from)? {
+                events.note(line);
+            }
             let services = plan.resolve(http).await.map_err(KeylessError::from)?;
             let (formats, line) =
                 services.formats(wish, formats_explicit, identity.is_some()).map_err(KeylessError::from)?;

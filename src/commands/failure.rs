@@ -21,7 +21,9 @@ use crate::sign::identity::IdentityError;
 use crate::sign::key::{GitlabError, KeyError};
 use crate::sign::kms::KmsError;
 use crate::sign::login::LoginError;
-use crate::sign::{KeylessError, NO_CERTIFICATE, RefusedSignature, ServiceError, SignError, WitnessError};
+use crate::sign::{
+    KeylessError, NO_CERTIFICATE, RefusedSignature, ServiceError, SignError, TufError, WitnessError,
+};
 use crate::task::Cause;
 use crate::ui::colours::Palette;
 use crate::ui::progress::{FailedStep, NoTerminal};
@@ -294,6 +296,12 @@ impl Failure {
     /// Signing services that can't be reached as the environment says.
     pub(super) fn services(error: HttpOptionsError) -> Self {
         Self::new(&error, USAGE)
+    }
+
+    /// A TUF repository that says nothing that can be trusted.
+    pub(super) fn tuf(error: TufError) -> Self {
+        let hint = tuf_hint(&error);
+        Self::new(&error, FAILED).hint(hint)
     }
 
     /// A docker configuration that is none.
@@ -619,6 +627,7 @@ fn keyless_hint(error: &KeylessError) -> Option<String> {
             "leave `--signature-format` out, or say `--signature-format bundle`"
         }
         KeylessError::Service(ServiceError::NoClock { .. }) => "add `--timestamp-server-url URL`",
+        KeylessError::Service(ServiceError::Tuf(error)) => tuf_hint(error),
         KeylessError::Login(LoginError::Http(_)) | KeylessError::Service(_) | KeylessError::Http(_) => {
             "nothing was built; check the address, or try again when the service answers"
         }
@@ -626,6 +635,16 @@ fn keyless_hint(error: &KeylessError) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+/// Returns what can be done about a TUF repository.
+fn tuf_hint(error: &TufError) -> &'static str {
+    match error {
+        TufError::Unreachable { .. } => "check TUF_MIRROR, or name a trust root with `--trusted-root FILE`",
+        _ => {
+            "whoever runs it has to mend it; if it was set up anew, run `cosign initialize` with its new root, or name a trust root with `--trusted-root FILE`"
+        }
+    }
 }
 
 /// Returns what can be done about logs and clocks that did not do.

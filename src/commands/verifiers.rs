@@ -5,11 +5,12 @@ use super::keys;
 use crate::build::preflight;
 use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password};
-use crate::config::verify::By;
+use crate::config::verify::{By, Trust};
 use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::key::{KubernetesSecret, PublicKey};
-use crate::sign::{IdentityVerifier, Verifier, WitnessedKey};
+use crate::sign::{IdentityVerifier, TrustRoot, Verifier, WitnessedKey};
+use crate::ui::printer;
 use secrecy::ExposeSecret as _;
 
 /// A key to verify with, and the name that messages use.
@@ -39,9 +40,13 @@ pub(super) async fn of(by: By, cluster: Option<&Connection>) -> Result<Vec<Named
     let (keys, password, logged) = match by {
         By::Keys { keys, password, logged } => (keys, password, logged),
         By::Identity { name, policy, trust, leniency } => {
-            let verifier = Box::new(IdentityVerifier::new(trust, policy, leniency));
+            let verifier = Box::new(IdentityVerifier::new(trusted(trust).await?, policy, leniency));
             return Ok(vec![NamedVerifier { name, verifier, certified: true }]);
         }
+    };
+    let logged = match logged {
+        Some(trust) => Some(trusted(trust).await?),
+        None => None,
     };
     let mut verifiers = Vec::new();
     for key in keys {
@@ -53,6 +58,19 @@ pub(super) async fn of(by: By, cluster: Option<&Connection>) -> Result<Vec<Named
         verifiers.push(NamedVerifier { name, verifier, certified: false });
     }
     Ok(verifiers)
+}
+
+/// Finds who is trusted, as fresh as can be had.
+async fn trusted(trust: Trust) -> Result<TrustRoot, Failure> {
+    match trust {
+        Trust::Root(root) => Ok(root),
+        Trust::Tuf(repository, http) => {
+            let http = Http::new(&http).map_err(Failure::services)?;
+            let refreshed = repository.refresh(&http).await.map_err(Failure::tuf)?;
+            printer::remark(refreshed.note).await;
+            Ok(refreshed.trust)
+        }
+    }
 }
 
 /// Whether the key stands in a Secret, for which a cluster is needed.

@@ -36,7 +36,7 @@ pub(super) async fn run(
         config::verify::resolve(&references, by, attestation.as_deref(), &output, &directory, env)?;
     let registry = config::registry::resolve(registry, &directory, env)?;
     let cluster = config::cluster::resolve(cluster, &directory, env)?;
-    let VerifySettings { references, by, annotations, storage, wanted, output } = settings;
+    let VerifySettings { references, by, annotations, storage, wanted, largest, output } = settings;
 
     let mut repositories: Vec<Repository> =
         references.iter().map(|reference| reference.repository.clone()).collect();
@@ -57,7 +57,7 @@ pub(super) async fn run(
     let prepared = cancel.guard(early.during(prepared)).await.map_err(Failure::interrupted)?;
     let (client, verifiers) = prepared?;
 
-    let asked = Asked { client, verifiers, annotations, storage, wanted };
+    let asked = Asked { client, verifiers, annotations, storage, wanted, largest };
     let mut failed: Option<Failure> = None;
     for reference in &references {
         let verified = cancel.guard(asked.verify(reference)).await.map_err(Failure::interrupted)?;
@@ -81,6 +81,7 @@ struct Asked {
     annotations: std::collections::BTreeMap<String, String>,
     storage: Option<Repository>,
     wanted: Wanted,
+    largest: usize,
 }
 
 /// An image with the signatures that count, by whom.
@@ -109,6 +110,7 @@ impl Asked {
             docker_reference: None,
             annotations: self.annotations.clone(),
             formats: Formats::Both,
+            largest_attestation: self.largest,
         };
         let store = RegistryStore(self.client.clone());
         let mut signatures = Vec::new();

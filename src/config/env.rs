@@ -78,6 +78,12 @@ pub mod names {
     pub const SIGSTORE_CT_LOG_PUBLIC_KEY_FILE: &str = "SIGSTORE_CT_LOG_PUBLIC_KEY_FILE";
     /// File with the timestamp authority's certificates, likewise.
     pub const SIGSTORE_TSA_CERTIFICATE_FILE: &str = "SIGSTORE_TSA_CERTIFICATE_FILE";
+    /// Folder of what TUF repositories said, as cosign's (default `~/.sigstore/root`).
+    pub const TUF_ROOT: &str = "TUF_ROOT";
+    /// Address of the TUF repository.
+    pub const TUF_MIRROR: &str = "TUF_MIRROR";
+    /// File with the root metadata of that repository.
+    pub const TUF_ROOT_JSON: &str = "TUF_ROOT_JSON";
     /// Identity token.
     pub const SIGSTORE_ID_TOKEN: &str = "SIGSTORE_ID_TOKEN";
     /// `1`: agree to publish a key's signatures, as `--yes`.

@@ -8,7 +8,7 @@ use crate::cli::signing::IdentityArgs;
 use crate::sign::http::HttpOptions;
 use crate::sign::identity::{AUDIENCE, AmbientSource, IdentityToken, SPIFFE_SOCKET, SpiffeSocket};
 use crate::sign::login::Flow;
-use crate::sign::{LogMode, ServicePlan, TrustParts, TrustRoot};
+use crate::sign::{LogMode, ServicePlan, TrustParts, TrustRoot, TufRepository};
 use secrecy::SecretString;
 use std::error::Error;
 use std::io::Read as _;
@@ -400,6 +400,56 @@ pub(super) fn trust(
     Ok(root)
 }
 
+/// Finds the TUF repository: the public instance's, or the one that `cosign initialize` or variables name.
+///
+/// # Errors
+/// One without root metadata to begin with, files that can't be read.
+pub(super) fn tuf(directory: &Path, env: &dyn Environment) -> Result<TufRepository, Misuse> {
+    let folder = env.get_filled(names::TUF_ROOT).map(|path| directory.join(path));
+    let folder = folder.or_else(|| Some(Path::new(&env.get_filled(names::HOME)?).join(".sigstore/root")));
+    let remote = folder.as_ref().and_then(|folder| {
+        let json = std::fs::read(folder.join("remote.json")).ok()?;
+        Some(serde_json::from_slice::<RemoteJson>(&json).ok()?.mirror).filter(|mirror| !mirror.is_empty())
+    });
+    let named = env.get_filled(names::TUF_MIRROR).map(|mirror| (names::TUF_MIRROR, mirror));
+    let named = named.or(remote.map(|mirror| ("remote.json of `cosign initialize`", mirror)));
+    let public = TufRepository::public_mirror();
+    let mirror = match &named {
+        Some((name, mirror)) => mirror.parse::<Url>().map_err(|error| invalid(name, mirror, error))?,
+        None => public.clone(),
+    };
+    // As sigstore-go names its folders (`pkg/tuf`).
+    let place = mirror.as_str().trim_end_matches('/');
+    let place =
+        place.split_once("://").map_or(place, |(_, place)| place).replace(['/', ':'], "-").to_lowercase();
+    let is_public = mirror == public;
+    let root = match env.get_filled(names::TUF_ROOT_JSON) {
+        Some(path) => {
+            let path = directory.join(path);
+            let read = std::fs::read(&path);
+            Some(read.map_err(|source| Misuse::File { name: names::TUF_ROOT_JSON, path, source })?)
+        }
+        None if is_public => None,
+        None => {
+            let kept =
+                folder.as_ref().and_then(|folder| std::fs::read(folder.join(&place).join("root.json")).ok());
+            Some(kept.ok_or_else(|| {
+                let (name, mirror) = named.as_ref().expect("it isn't the default");
+                invalid(name, mirror, "trust in it has to begin somewhere: name its root.json in TUF_ROOT_JSON, or run `cosign initialize`")
+            })?)
+        }
+    };
+    // Ours beside cosign's, which names its files otherwise.
+    let cache = folder.map(|folder| folder.join("kubectl-build").join(place));
+    Ok(TufRepository { mirror, root, cache })
+}
+
+/// What `cosign initialize` leaves.
+#[derive(serde::Deserialize)]
+struct RemoteJson {
+    mirror: String,
+}
+
 /// Flags come before their variables, a file excludes flags that name what it names, and where nothing is said at all
 /// the public instance is meant.
 fn services(
@@ -438,6 +488,7 @@ fn services(
         });
         given.push(url.transpose()?);
     }
+    let tuf = tuf(directory, env)?;
     let [authority, log, clock, login] = <[Option<Url>; 4]>::try_from(given).expect("four were asked for");
     let any = authority.is_some() || log.is_some() || clock.is_some();
     let mut plan = match config {
@@ -446,7 +497,7 @@ fn services(
             ServicePlan::parse(&json)
                 .map_err(|error| invalid("--signing-config", &shown(&path), told(&error)))?
         }
-        None if wanted && !any => ServicePlan::public(),
+        None if wanted && !any && tuf.root.is_none() => ServicePlan::public(),
         None => ServicePlan {
             authority,
             logs: log.into_iter().map(|url| (url, None)).collect(),
@@ -455,7 +506,10 @@ fn services(
         },
     };
     plan.login = login.or(plan.login);
-    plan.trust = trust(args.trusted_root.as_deref(), directory, env)?.or(plan.trust);
+    let named = trust(args.trusted_root.as_deref(), directory, env)?;
+    // A repository of one's own knows its services; the public one knows only the public instance's.
+    plan.tuf = Some(tuf).filter(|tuf| wanted && named.is_none() && (plan.public || tuf.root.is_some()));
+    plan.trust = named.or(plan.trust);
     plan.issuer_is_must = args.oidc_issuer.is_some();
     Ok(plan)
 }

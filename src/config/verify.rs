@@ -3,11 +3,13 @@
 use super::env::{Environment, names};
 use super::keyless;
 use super::misuse::Misuse;
+use super::services;
 use super::sign::{self, KeySettings, Password};
 use super::source::Source;
 use crate::cli::verify::VerifyByArgs;
 use crate::registry::{Reference, Repository};
-use crate::sign::{IdentityPolicy, Leniency, Matcher, TrustRoot, Wanted};
+use crate::sign::http::HttpOptions;
+use crate::sign::{ATTESTATION_LIMIT, IdentityPolicy, Leniency, Matcher, TrustRoot, TufRepository, Wanted};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,6 +27,8 @@ pub struct VerifySettings {
     pub storage: Option<Repository>,
     /// What counts.
     pub wanted: Wanted,
+    /// The largest attestation that is read, in bytes.
+    pub largest: usize,
     /// What standard output gets.
     pub output: Output,
 }
@@ -39,7 +43,7 @@ pub enum By {
         /// The password of a private one.
         password: Password,
         /// Logs must have the signatures, by the word of this root.
-        logged: Option<TrustRoot>,
+        logged: Option<Trust>,
     },
     /// Whom a certificate names.
     Identity {
@@ -48,10 +52,19 @@ pub enum By {
         /// Who, and by whose word.
         policy: IdentityPolicy,
         /// Whose certificates and logs count.
-        trust: TrustRoot,
+        trust: Trust,
         /// What may be missing.
         leniency: Leniency,
     },
+}
+
+/// Who is trusted to say who signed.
+#[derive(Debug)]
+pub enum Trust {
+    /// These.
+    Root(TrustRoot),
+    /// Whom a TUF repository names.
+    Tuf(TufRepository, HttpOptions),
 }
 
 /// What standard output gets.
@@ -87,8 +100,18 @@ pub fn resolve(
     let annotations = sign::annotations("--annotations", &by.annotations)?;
     let storage = sign::storage(by.signature_repository.clone(), env)?;
     let wanted = attestation.map_or(Wanted::Signature, |kind| Wanted::Attestation(predicate_type(kind)));
+    let largest = match env.get_filled(names::COSIGN_MAX_ATTACHMENT_SIZE) {
+        Some(text) => bytes(&text).ok_or_else(|| {
+            invalid(
+                names::COSIGN_MAX_ATTACHMENT_SIZE,
+                &text,
+                "it is no size, such as 1048576 or 128MiB".to_owned(),
+            )
+        })?,
+        None => ATTESTATION_LIMIT,
+    };
     let by = who(by, directory, env)?;
-    Ok(VerifySettings { references, by, annotations, storage, wanted, output })
+    Ok(VerifySettings { references, by, annotations, storage, wanted, largest, output })
 }
 
 /// Resolves whose signature counts: an identity's where one is named, else a key's.
@@ -108,7 +131,10 @@ fn who(by: VerifyByArgs, directory: &Path, env: &dyn Environment) -> Result<By, 
     let issuer = matcher("--certificate-oidc-issuer", exact, pattern)?;
     let trust = || {
         let named = keyless::trust(by.trusted_root.as_deref(), directory, env)?;
-        Ok::<_, Misuse>(named.unwrap_or_else(TrustRoot::public))
+        Ok::<_, Misuse>(match named {
+            Some(root) => Trust::Root(root),
+            None => Trust::Tuf(keyless::tuf(directory, env)?, services::http(env)),
+        })
     };
     match (subject, issuer) {
         (Some(subject), Some(issuer)) => Ok(By::Identity {
@@ -152,6 +178,23 @@ fn matcher(
         },
         (None, None) => Ok(None),
     }
+}
+
+/// Reads a size as cosign does: bytes, or with a unit of thousands (`MB`) or of 1024 (`MiB`).
+fn bytes(text: &str) -> Option<usize> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "ki" | "kib" => 1 << 10,
+        "mi" | "mib" => 1 << 20,
+        "gi" | "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(unit)
 }
 
 fn invalid(name: &str, value: &str, reason: String) -> Misuse {
@@ -213,6 +256,20 @@ mod tests {
         let settings = resolve_with(by, &env).expect("settings");
         let By::Identity { leniency, .. } = settings.by else { panic!("an identity") };
         assert_eq!(leniency, Leniency::default(), "the strictest");
+    }
+
+    #[test]
+    fn sizes_are_read_as_cosign_reads_them() {
+        for (text, expected) in [
+            ("1048576", Some(1 << 20)),
+            ("128MiB", Some(128 << 20)),
+            ("10 MB", Some(10_000_000)),
+            ("1.5MB", None),
+            ("MiB", None),
+            ("99999999999GiB", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
     }
 
     #[test]

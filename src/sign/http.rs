@@ -466,9 +466,14 @@ fn redirect(request: &Request, answer: &Answer) -> Option<Url> {
     (next.scheme() == "https" || next.scheme() == request.url.scheme()).then_some(next)
 }
 
+/// "The client hung up", which Rekor v2 tells all that wait for the same checkpoint as somebody who did.
+const CLIENT_CLOSED: u16 = 499;
+
 /// Whether an answer may be another one in a moment, and the pause that it asks for.
 fn passing(answer: &Answer) -> Option<Option<Duration>> {
-    let passes = answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error();
+    let passes = answer.status == StatusCode::TOO_MANY_REQUESTS
+        || answer.status.as_u16() == CLIENT_CLOSED
+        || answer.status.is_server_error();
     passes.then(|| {
         let text = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         if let Ok(seconds) = text.parse() {

@@ -433,3 +433,25 @@ impl Verifier for OwnVerifier {
         self.trust.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_has_to_hold_by_the_authority_s_clock() {
+        let hour = SignedDuration::from_hours(1);
+        let check = |ends_in: SignedDuration, skew| {
+            let now = jiff::Timestamp::now().as_second();
+            let claims = json!({ "iss": "i", "aud": AUDIENCE, "sub": "s", "exp": now + ends_in.as_secs() });
+            let text = ["{}", &claims.to_string(), "s"].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+            check(&IdentityToken::parse(&text, "here").unwrap(), "here", None, skew).is_ok()
+        };
+        assert!(check(hour, SignedDuration::ZERO) && !check(-hour, SignedDuration::ZERO));
+        // Ours is two hours ahead, or behind.
+        assert!(check(-hour, -2 * hour) && !check(hour, 2 * hour));
+    }
+}

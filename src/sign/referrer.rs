@@ -6,7 +6,8 @@ mod publish;
 mod read;
 
 pub(super) use publish::{Published, publish, verify};
-pub(super) use read::{ATTESTATION_LIMIT, Listing, candidates, list};
+pub use read::ATTESTATION_LIMIT;
+pub(super) use read::{Listing, candidates, list};
 
 use super::bundle;
 use super::json::{Object, raw};

@@ -4,7 +4,7 @@
 
 use super::evidence::Content;
 use super::http::{Http, HttpError, shown};
-use super::trust::TrustRoot;
+use super::trust::{Refreshed, TrustRoot, TufError, TufRepository};
 use super::witness::{self, WitnessError};
 use super::{Format, Formats};
 use sigstore_verify::trust_root::{
@@ -83,6 +83,8 @@ pub struct ServicePlan {
     pub public: bool,
     /// Only tokens of the issuer in `login` are taken.
     pub issuer_is_must: bool,
+    /// Says who is trusted, and which services there are, where nothing else does.
+    pub tuf: Option<TufRepository>,
 }
 
 /// Services that are known to answer.
@@ -111,6 +113,9 @@ pub enum ServiceError {
     /// One that answers what it shouldn't.
     #[error(transparent)]
     Witness(#[from] WitnessError),
+    /// A TUF repository that says who is trusted.
+    #[error(transparent)]
+    Tuf(#[from] TufError),
     /// A v2 log without a clock can't date a keyless signature.
     #[error("the log {log} gives no time, so keyless signatures need a timestamp authority as well")]
     NoClock {
@@ -167,6 +172,24 @@ impl ServicePlan {
             clocks: clocks.into_iter().map(url).collect::<Result<_, _>>()?,
             ..Self::default()
         })
+    }
+
+    /// Lets the TUF repository say what it knows better by now, if there is one; returns what is to be said about that.
+    ///
+    /// # Errors
+    /// [`ServiceError::Tuf`].
+    pub async fn refresh(&mut self, http: &Http) -> Result<Option<String>, ServiceError> {
+        let Some(tuf) = &self.tuf else { return Ok(None) };
+        let Refreshed { trust, services, note } = tuf.refresh(http).await?;
+        self.trust = Some(trust);
+        if let Some(services) =
+            services.filter(|_| self.public || self.authority.is_none() && self.logs.is_empty())
+        {
+            let login = self.login.take().filter(|_| self.issuer_is_must);
+            self.login = login.or(services.login);
+            (self.authority, self.logs, self.clocks) = (services.authority, services.logs, services.clocks);
+        }
+        Ok(note)
     }
 
     /// Asks logs and clocks whether they answer, and logs which protocol they speak.

@@ -496,6 +496,7 @@ async fn verify(store: &MemoryStore, key: &str, change: impl FnOnce(&mut VerifyR
         docker_reference: Some("registry.example/team/app".to_owned()),
         annotations: BTreeMap::new(),
         formats: Formats::Both,
+        largest_attestation: ATTESTATION_LIMIT,
     };
     change(&mut request);
     verify_image(store, signer(key).verifier(), &request).await.unwrap()
@@ -617,6 +618,7 @@ async fn neither_place_hides_the_other() {
         docker_reference: None,
         annotations: BTreeMap::new(),
         formats: Formats::Both,
+        largest_attestation: ATTESTATION_LIMIT,
     };
     let stranger = signer("rsa2048-pkcs8");
     let error = verify_image(&store, stranger.verifier(), &request).await.unwrap_err();

@@ -4,8 +4,10 @@
 //! A `.sig` layer is shown to it as a bundle that signs a file, whose content is the payload.
 
 mod parts;
+mod tuf;
 
 pub use parts::TrustParts;
+pub use tuf::{Refreshed, TufError, TufRepository};
 
 use super::bundle;
 use super::evidence::{Content, Evidence, Material, Verifier};
@@ -73,7 +75,7 @@ impl TrustRoot {
     /// Returns the address of a log, by its id.
     pub fn log_url(&self, id: &[u8]) -> Option<String> {
         let log = self.root.tlogs.iter().find(|log| log.log_id.key_id.as_bytes() == id)?;
-        Some(log.base_url.clone()).filter(|url| !url.is_empty())
+        Some(log.base_url.trim_end_matches('/').to_owned()).filter(|url| !url.is_empty())
     }
 
     /// Whether it names any transparency log.

@@ -26,6 +26,8 @@ pub struct VerifyRequest {
     pub annotations: BTreeMap<String, String>,
     /// Where to look. The presence of one format never hides the other.
     pub formats: Formats,
+    /// The largest attestation that is read, usually [`ATTESTATION_LIMIT`](super::ATTESTATION_LIMIT).
+    pub largest_attestation: usize,
 }
 
 /// What counts.
@@ -218,7 +220,7 @@ impl Looking<'_> {
             let limit = match wanted {
                 Wanted::Signature if layer.is_simple_signing() => legacy::BLOB_LIMIT,
                 Wanted::Attestation(predicate_type) if layer.may_hold(predicate_type) => {
-                    referrer::ATTESTATION_LIMIT
+                    self.request.largest_attestation
                 }
                 _ => continue,
             };
@@ -265,8 +267,10 @@ impl Looking<'_> {
                 return found;
             }
         };
-        let predicate_type = wanted.predicate_type();
-        for candidate in referrer::candidates(self.store, storage, image, listed, predicate_type).await {
+        let (predicate_type, largest) = (wanted.predicate_type(), self.request.largest_attestation);
+        for candidate in
+            referrer::candidates(self.store, storage, image, listed, predicate_type, largest).await
+        {
             let stored = match candidate {
                 Ok(stored) => stored,
                 Err(error) => {

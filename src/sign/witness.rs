@@ -10,7 +10,7 @@ pub(super) use rekor::{key_details, path, version as log_version};
 
 use super::evidence::{Content, Evidence, Signer, SignerError, Verifier};
 use super::http::{Http, HttpError};
-use super::key::PublicKey;
+use super::key::{KeyKind, PublicKey};
 use super::log::LogEntry;
 use super::services::{Log, LogMode, LogVersion, Services};
 use super::trust::{TrustRoot, check_witnesses};
@@ -233,6 +233,14 @@ pub fn witnessed(
         let (name, kind) = (signer.name(), key.kind());
         return Err(format!(
             "transparency logs take no {kind} signatures as `cosign verify` wants them, so `{name}` cannot be used with one: use an ECDSA P-256 or RSA key, or `--rekor=false`"
+        ));
+    }
+    // The library reads entries of v2 logs for one kind of key only.
+    let second = witnesses.logs.iter().find(|log| log.version == LogVersion::V2);
+    if let (Some(log), Some(_), KeyKind::Rsa { .. }) = (second, &trust, key.kind()) {
+        let (name, at) = (signer.name(), shown(&log.url));
+        return Err(format!(
+            "the entries of the log {at}, which speaks Rekor v2, cannot be verified for RSA keys, so `{name}` cannot be used with it: use an ECDSA P-256 key, another log, or `--rekor=false`"
         ));
     }
     Ok(Box::new(Witnessed::new(signer, key, witnesses, trust)))

@@ -10,8 +10,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 /// The largest bundle that is read. A signature takes a kilobyte, a logged one five.
 pub(in crate::sign) const BUNDLE_LIMIT: usize = 4 << 20;
-/// The largest attestation that is read, as cosign's own limit.
-pub(in crate::sign) const ATTESTATION_LIMIT: usize = 128 << 20;
+/// The largest attestation that is read unless told otherwise, as cosign's own limit.
+pub const ATTESTATION_LIMIT: usize = 128 << 20;
 /// How many referrers are fetched at a time.
 const AT_ONCE: usize = 8;
 /// How many listed referrers are looked into.
@@ -104,8 +104,9 @@ pub(in crate::sign) async fn candidates(
     image: &Digest,
     listed: Vec<Descriptor>,
     predicate_type: &str,
+    largest_attestation: usize,
 ) -> Vec<Result<Stored, SignError>> {
-    let limit = if predicate_type == SIGNED { BUNDLE_LIMIT } else { ATTESTATION_LIMIT };
+    let limit = if predicate_type == SIGNED { BUNDLE_LIMIT } else { largest_attestation };
     let fetch = |listed: Descriptor| async move {
         let manifest = store.get_manifest(at, &listed.digest.to_string()).await?;
         let Some(found) = manifest.and_then(|manifest| find(&manifest.bytes, image)) else {

@@ -62,6 +62,7 @@ async fn accepted(store: &MemoryStore, key: &str, image: Digest) -> Vec<Value> {
         docker_reference: None,
         annotations: BTreeMap::new(),
         formats: Formats::Both,
+        largest_attestation: ATTESTATION_LIMIT,
     };
     let verdict = verify_image(store, signer(key).verifier(), &request).await.unwrap();
     let statement = |found: AcceptedSignature| {

@@ -106,7 +106,7 @@ async fn record_v2(
     if !fits {
         return Err(foreign(url));
     }
-    Ok(LogEntry::new(entry, Some(shown(url))))
+    Ok(LogEntry::new(entry, Some(shown(url).trim_end_matches('/').to_owned())))
 }
 
 async fn record_v1(
@@ -151,7 +151,7 @@ async fn record_v1(
     if !is_about(entry.canonicalized_body.as_bytes(), content, &evidence.signature) {
         return Err(foreign(url));
     }
-    Ok(LogEntry::new(entry, Some(shown(url))))
+    Ok(LogEntry::new(entry, Some(shown(url).trim_end_matches('/').to_owned())))
 }
 
 /// Returns the entry's name at the end of a `Location`, whose host a proxy before the log may not know.
