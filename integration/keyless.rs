@@ -1,13 +1,15 @@
 //! Signing with identities and logs, with the binary that users get, against real Fulcio, Rekor v2, a timestamp
 //! authority, the cluster's API server as issuer, and an OpenID Connect provider at which a real browser logs in
-//! (`make signing-services`); real cosign verifies. Faults that the
-//! real services won't produce on demand come from fakes, called fakes.
+//! (`make signing-services`); real cosign verifies. Faults that the real services won't produce on demand come from
+//! fakes, called fakes.
 
 #![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
 #![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
 
 #[path = "support/fake_authority.rs"]
 mod fake_authority;
+#[path = "support/front.rs"]
+mod front;
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/running.rs"]
@@ -22,17 +24,29 @@ mod services;
 #[allow(dead_code, reason = "other suites use more of it")]
 mod tool;
 
+#[path = "keyless/again.rs"]
+mod again;
 #[path = "keyless/bench.rs"]
 mod bench;
+#[path = "keyless/clocks.rs"]
+mod clocks;
 #[path = "keyless/cluster.rs"]
 mod cluster;
+#[path = "keyless/consent.rs"]
+mod consent;
+#[path = "keyless/emulator.rs"]
+mod emulator;
 #[path = "keyless/faults.rs"]
 mod faults;
 #[path = "keyless/formats.rs"]
 mod formats;
+#[path = "keyless/leaks.rs"]
+mod leaks;
 #[path = "keyless/login.rs"]
 mod login;
 #[path = "keyless/person.rs"]
 mod person;
+#[path = "keyless/tuf.rs"]
+mod tuf;
 #[path = "keyless/verify.rs"]
 mod verify;

@@ -11,6 +11,8 @@ mod emulated_aws;
 mod fake_cloud;
 #[path = "kms/gcp.rs"]
 mod gcp;
+#[path = "kms/leaks.rs"]
+mod leaks;
 #[path = "support/openbao.rs"]
 mod openbao;
 #[path = "support/peers.rs"]

@@ -3,6 +3,7 @@
 # Fulcio (a certificate authority of its own, no CT log), Rekor v2 and an
 # RFC 3161 timestamp authority; the cluster's API server is the token issuer, and
 # people log in at an OpenID Connect provider.
+# Beside them an emulator of Fulcio with a certificate log and of Rekor v1.
 # They run in the cluster's network namespace, on the address that pods reach
 # too, and end with it (`make cluster-down`). Writes target/cluster/signing-env.
 set -euo pipefail
@@ -20,6 +21,8 @@ DIR=$STATE/signing
 FULCIO_URL=http://$CLIENT_ADDRESS:5555
 REKOR_URL=http://$CLIENT_ADDRESS:5611
 TSA_URL=http://$CLIENT_ADDRESS:5610/api/v1/timestamp
+EMULATOR_URL=http://$CLIENT_ADDRESS:5630
+EMULATOR_ROOT=$DIR/emulator-root.json
 OIDC_ISSUER=$APISERVER
 # A second issuer, for tokens that no API server makes: tests serve it themselves, with this key.
 TEST_ISSUER=http://$CLIENT_ADDRESS:5621
@@ -29,12 +32,52 @@ LOGIN_ISSUER=http://$CLIENT_ADDRESS:5622
 TRUSTED_ROOT=$DIR/trusted-root.json
 SIGNING_CONFIG=$DIR/signing-config.json
 START=2026-01-01T00:00:00Z
+TUF=7.0.1 SECURESYSTEMSLIB=1.6.0
 
 answers() { [[ $(in_netns curl -s -o /dev/null -w '%{http_code}' --max-time 3 "$1") == 200 ]]; }
 fulcio_ready() { answers "$FULCIO_URL/api/v2/trustBundle"; }
 rekor_ready() { answers "$REKOR_URL/healthz"; }
 login_ready() { answers "$LOGIN_ISSUER/.well-known/openid-configuration"; }
 timestamp_ready() { answers "$TSA_URL/certchain"; }
+
+emulator_ready() { [[ -e $EMULATOR_ROOT ]] && answers "$EMULATOR_URL/api/v1/log"; }
+
+# npm's packages for the emulator, in a folder of the cache that is named after what it holds.
+emulator_install() {
+  local log=$LOGS/emulator-npm.log
+  emulator=$CACHE/emulator/$(cat "$HERE"/emulator/* | sha256sum | cut -c1-10)
+  [[ ! -e $emulator/complete ]] || return 0
+  need_packages node=nodejs npm=npm
+  say "installing the emulator of Rekor v1"
+  rm -rf "$emulator"
+  mkdir -p "$emulator"
+  cp "$HERE"/emulator/* "$emulator"
+  (cd "$emulator" && npm install --no-audit --no-fund --ignore-scripts) >"$log" 2>&1 ||
+    { tail -n 20 "$log" >&2; die "npm could not install the emulator (log: $log)"; }
+  touch "$emulator/complete"
+}
+
+# python-tuf in a folder likewise, for tests that make repositories.
+tuf_install() {
+  local folder log=$LOGS/tuf-pip.log
+  folder=$CACHE/tuf/$({ echo "$TUF $SECURESYSTEMSLIB"; cat "$HERE/tuf/repository.py"; } | sha256sum | cut -c1-10)
+  if [[ ! -e $folder/complete ]]; then
+    need_packages python3=python3
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+    say "installing python-tuf $TUF"
+    rm -rf "$folder"
+    mkdir -p "$CACHE/tuf"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir "tuf==$TUF" \
+      "securesystemslib[crypto]==$SECURESYSTEMSLIB" >"$log" 2>&1 ||
+      { tail -n 20 "$log" >&2; die "pip could not install python-tuf (log: $log)"; }
+    install -m 0755 "$HERE/tuf/repository.py" "$folder/bin/repository.py"
+    printf '#!/bin/sh\nexec "%s/bin/python" "%s/bin/repository.py" "$@"\n' "$folder" "$folder" >"$folder/bin/tuf-repository"
+    chmod 0755 "$folder/bin/tuf-repository"
+    touch "$folder/complete"
+  fi
+  ln -sfn "$folder/bin/tuf-repository" "$PEERS/tuf-repository"
+}
 
 keys() {
   (
@@ -74,10 +117,13 @@ YAML
   alive timestamp-server || rm -f "$TRUSTED_ROOT"
   spawn timestamp-server -- "$PEERS/timestamp-server" serve --host "$CLIENT_ADDRESS" --port 5610 \
     --timestamp-signer memory --disable-ntp-monitoring
+  alive emulator || rm -f "$EMULATOR_ROOT"
+  spawn emulator -- node "$emulator/server.js" "$CLIENT_ADDRESS" 5630 "$EMULATOR_ROOT"
   until_ok 30 "the OpenID Connect provider" login_ready || { tail -n 5 "$LOGS/oidc-provider.log" >&2; exit 1; }
   until_ok 30 Fulcio fulcio_ready || { tail -n 5 "$LOGS/fulcio.log" >&2; exit 1; }
   until_ok 30 Rekor rekor_ready || { tail -n 5 "$LOGS/rekor.log" >&2; exit 1; }
   until_ok 30 "the timestamp authority" timestamp_ready || { tail -n 5 "$LOGS/timestamp-server.log" >&2; exit 1; }
+  until_ok 30 "the emulator" emulator_ready || { tail -n 5 "$LOGS/emulator.log" >&2; exit 1; }
 }
 
 # What clients trust and where they go, in the formats of sigstore.
@@ -99,7 +145,7 @@ write_env() {
   local name
   {
     echo "# Made by hack/cluster/signing.sh; source it from a shell."
-    for name in FULCIO_URL REKOR_URL TSA_URL OIDC_ISSUER LOGIN_ISSUER TEST_ISSUER TEST_ISSUER_KEY TRUSTED_ROOT SIGNING_CONFIG; do
+    for name in FULCIO_URL REKOR_URL TSA_URL EMULATOR_URL EMULATOR_ROOT OIDC_ISSUER LOGIN_ISSUER TEST_ISSUER TEST_ISSUER_KEY TRUSTED_ROOT SIGNING_CONFIG; do
       printf 'export %s=%s\n' "$name" "${!name@Q}"
     done
   } >"$REPO/target/cluster/.signing-env.$$"
@@ -112,6 +158,8 @@ need_packages openssl=openssl curl=curl nsenter=util-linux
 OIDC_DIR=$("$HERE/oidc-peer.sh")
 lock 600
 [[ -e $DIR/complete ]] || keys
+emulator_install
+tuf_install
 services_start
 documents
 write_env

@@ -9,8 +9,8 @@ use kubectl_build::registry::credentials::Resolver;
 use kubectl_build::registry::{self, Client, Descriptor, Digest, Kind, Options, RegistryError, Repository};
 use kubectl_build::sign::key::{KeyFile, PublicKey};
 use kubectl_build::sign::{
-    Formats, KeySigner, Manifest, Scope, SignReport, SignRequest, Signer, Store, StoreError, Verdict,
-    VerifyRequest, Wanted, sign_image, verify_image,
+    ATTESTATION_LIMIT, Formats, KeySigner, Manifest, Scope, SignReport, SignRequest, Signer, Store,
+    StoreError, Verdict, VerifyRequest, Wanted, sign_image, verify_image,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -186,6 +186,7 @@ impl Bench {
             docker_reference: Some(image.repository.signing_name()),
             annotations: map(annotations),
             formats: Formats::Both,
+            largest_attestation: ATTESTATION_LIMIT,
         };
         verify_image(&self.store, key, &request).await.unwrap()
     }

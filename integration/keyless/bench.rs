@@ -5,6 +5,7 @@ use crate::services::Services;
 use crate::tool::{Ran, Tool, run};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kubectl_build::sign::key::KeyFile;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -92,6 +93,15 @@ impl Bench {
             let verified = self.tool.shell(&line, &[]);
             assert_eq!(verified.code, 0, "{line}\n{}", verified.stderr);
         }
+    }
+
+    /// Puts what the printed lines call `cosign.pub` and `trusted-root.json` where they are run.
+    pub fn has_halves(&self, key: &str) {
+        let pem = std::fs::read(key).expect("a key");
+        let KeyFile::Plain(key) = KeyFile::parse(&pem).expect("a key") else { panic!("it is plain") };
+        self.tool.file("cosign.pub", key.public().to_pem());
+        let root = std::fs::read(self.services.get("TRUSTED_ROOT")).expect("a trust root");
+        self.tool.file("trusted-root.json", root);
     }
 
     /// Runs cosign's verification and returns what came of it.

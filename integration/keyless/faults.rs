@@ -1,157 +1,242 @@
-//! Services that fail: real ones never do on demand, so these are fakes in front of the real ones.
+//! The failure table of services: each of them with each fault, before anything is signed and after. Real services never
+//! fail on demand, so fakes stand in front of the real ones. Whatever fails, a tag stays where it was, nothing that does
+//! not verify is written, and the line that is printed finishes the job once the service is back.
+//!
+//! Other rows of the table: tokens in `formats.rs`, clocks in `clocks.rs`, keys in `main_job`, key services in `kms`.
 
-use crate::bench::{Bench, Image, leaks_nothing};
+use crate::bench::{Bench, Image, leaks_nothing, unsigned_token};
+use crate::front::{Fault, Front};
 use crate::seen::Seen;
 use crate::tool::{Ran, run};
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a fake does with what it is asked for; the rest goes to the real service.
-#[derive(Clone, Copy)]
-enum Fault {
-    /// Answers this status with this body.
-    Answer(u16, &'static str),
-    /// Answers with the beginning of JSON and ends the connection.
-    Truncated,
-    /// Answers with more than anybody reads.
-    Endless,
+/// A service with the flag that names it, its setting, its name in messages, and where it is asked for what counts: after
+/// how many requests of the same kind that are made before.
+struct Service {
+    flag: &'static str,
+    setting: &'static str,
+    name: &'static str,
+    late: &'static str,
+    after: usize,
 }
 
-/// A fake service on loopback that has a fault where `at` stands in the request, and passes everything else on.
-fn fake(real: &str, at: &'static str, fault: Fault) -> String {
-    let real = real.trim_start_matches("http://").split('/').next().expect("a host").to_owned();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let real = real.clone();
-            std::thread::spawn(move || serve(client, &real, at, fault));
+const SERVICES: [Service; 3] = [
+    Service {
+        flag: "--fulcio-url",
+        setting: "FULCIO_URL",
+        name: "the certificate authority",
+        late: "POST /api/v2/signingCert",
+        after: 0,
+    },
+    Service {
+        flag: "--rekor-url",
+        setting: "REKOR_URL",
+        name: "the transparency log",
+        late: "POST /api/v2/log/entries",
+        after: 0,
+    },
+    Service {
+        flag: "--timestamp-server-url",
+        setting: "TSA_URL",
+        name: "the timestamp authority",
+        late: "POST ",
+        after: 1,
+    },
+];
+
+/// Each fault with what is told of it.
+const FAULTS: [(Fault, &[&str]); 7] = [
+    (Fault::Closed, &["cannot be reached", "broke off"]),
+    (Fault::Answer(429, ""), &["answered 429"]),
+    (Fault::Answer(503, ""), &["answered 503"]),
+    (Fault::Answer(200, "<html>"), &["is not the JSON", "something that is no timestamp response"]),
+    (Fault::Truncated, &["broke off"]),
+    (Fault::Huge, &["answered with more than"]),
+    (Fault::Chunked, &["answered with more than"]),
+];
+
+/// A bench with a token that is good for all of a test.
+struct Table {
+    bench: Bench,
+    token: String,
+    path: PathBuf,
+}
+
+impl Table {
+    fn new() -> Self {
+        let bench = Bench::new("default", "REGISTRY");
+        let token = bench.cluster_token("default", "default", "sigstore");
+        let path = bench.tool.file("token", &token);
+        Self { bench, token, path }
+    }
+
+    /// Signs with one service replaced.
+    fn sign(&self, image: &Image, flag: &str, url: &str) -> (Ran, String) {
+        let mut flags = self.bench.service_flags();
+        let at = flags.iter().position(|name| name == flag).expect("a flag") + 1;
+        flags[at] = url.to_owned();
+        let tag = format!("{}:signed", image.repository);
+        let more = ["--identity-token", self.path.to_str().expect("UTF-8"), "--tag", &tag, "-vv"];
+        let ran = run(self.bench.sign(image, &flags, &more));
+        leaks_nothing(&ran, &[&self.token]);
+        (ran, tag)
+    }
+
+    fn tags(&self, image: &Image) -> Vec<String> {
+        let mut tags = Seen::plain(&self.bench.rig).tags(image.repository.split_once('/').expect("a name").1);
+        tags.sort();
+        tags
+    }
+
+    /// One cell: a service with a fault from its first answer on.
+    fn early(&self, image: &Image, service: &Service, fault: Fault, told: &[&str]) {
+        let front = Front::new(self.bench.services.get(service.setting), "", 0, fault);
+        let started = Instant::now();
+        let (ran, _) = self.sign(image, service.flag, &front.url);
+        let host = front.url.split('/').nth(2).expect("a host");
+        let said = ran.fails(1, &[service.name, host, "hint: ", "try again when the service answers"]);
+        assert!(told.iter().any(|told| said.contains(told)), "{fault:?}: none of {told:?} in:\n{said}");
+        assert!(!said.contains("getting a certificate"), "{fault:?}: it went on:\n{said}");
+        assert!(started.elapsed() < Duration::from_secs(60), "{fault:?} took {:?}", started.elapsed());
+        assert!(front.sent() < 16 << 20, "{fault:?}: {} bytes were read", front.sent());
+    }
+
+    /// One cell: a service with a fault when it is asked for what counts, and what comes after.
+    fn late(&self, service: &Service, fault: Fault, told: &[&str]) {
+        let image = self.bench.image();
+        let real = self.bench.services.get(service.setting);
+        let front = Front::new(real, service.late, service.after, fault);
+        let started = Instant::now();
+        let (ran, tag) = self.sign(&image, service.flag, &front.url);
+        let host = front.url.split('/').nth(2).expect("a host");
+        let said = ran.fails(4, &[service.name, host, "was not moved", "finish with: "]);
+        assert!(told.iter().any(|told| said.contains(told)), "{fault:?}: none of {told:?} in:\n{said}");
+        assert!(started.elapsed() < Duration::from_secs(90), "{fault:?} took {:?}", started.elapsed());
+        assert!(front.sent() < 16 << 20, "{fault:?}: {} bytes were read", front.sent());
+        assert_eq!(self.tags(&image), ["base"], "{} {fault:?}: half of it was written", service.name);
+        // The same line, once the service is back.
+        front.mend();
+        let line = said.lines().find_map(|line| line.split_once("finish with: ")).expect("a line").1;
+        let line = line.replace("kubectl buildkit", "kubectl-buildkit");
+        self.bench.tool.shell(&line, &[]).ok();
+        assert!(self.tags(&image).contains(&tag.rsplit_once(':').expect("a tag").1.to_owned()));
+    }
+}
+
+/// Runs the cells of a table, several at a time: most of them wait.
+fn at_once<T: Sync>(cells: &[T], run: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    run(cell);
+                }
+            });
         }
     });
-    format!("http://{address}")
 }
 
-fn serve(mut client: TcpStream, real: &str, at: &str, fault: Fault) {
-    let mut request = Vec::new();
-    let mut buffer = [0; 16 * 1024];
-    // One request on each connection: head, then as much body as it says.
-    let (head, length) = loop {
-        let Ok(read @ 1..) = client.read(&mut buffer) else { return };
-        request.extend_from_slice(&buffer[..read]);
-        let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
-        let length =
-            head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
-        break (end + 4, length);
-    };
-    while request.len() < head + length {
-        let Ok(read @ 1..) = client.read(&mut buffer) else { return };
-        request.extend_from_slice(&buffer[..read]);
-    }
-    let first = String::from_utf8_lossy(&request[..head]).lines().next().unwrap_or_default().to_owned();
-    if first.contains(at) {
-        let _gone = match fault {
-            Fault::Answer(status, body) => write!(
-                client,
-                "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            ),
-            Fault::Truncated => {
-                write!(client, "HTTP/1.1 201 X\r\nContent-Length: 4000\r\n\r\n{{\"logIndex\":\"1")
-            }
-            Fault::Endless => {
-                let _started = write!(client, "HTTP/1.1 201 X\r\nContent-Length: 104857600\r\n\r\n");
-                let chunk = vec![b'['; 1 << 16];
-                while client.write_all(&chunk).is_ok() {}
-                Ok(())
-            }
-        };
-        return;
-    }
-    let text = String::from_utf8_lossy(&request[..head]).into_owned();
-    let lines = text.trim_end().lines().filter(|line| !line.to_lowercase().starts_with("connection:"));
-    let passed = lines.collect::<Vec<_>>().join("\r\n") + "\r\nConnection: close\r\n\r\n";
-    let Ok(mut service) = TcpStream::connect(real) else { return };
-    if service.write_all(passed.as_bytes()).and_then(|()| service.write_all(&request[head..])).is_ok() {
-        let _gone = std::io::copy(&mut service, &mut client);
-    }
+fn cells<'a>(faults: &'a [(Fault, &'a [&'a str])]) -> Vec<(&'static Service, Fault, &'a [&'a str])> {
+    SERVICES
+        .iter()
+        .flat_map(|service| faults.iter().map(move |(fault, told)| (service, *fault, *told)))
+        .collect()
 }
 
-/// Signs with one service replaced.
-fn sign_with(bench: &Bench, image: &Image, flag: &str, url: &str) -> (Ran, String) {
-    let mut flags = bench.service_flags();
-    let at = flags.iter().position(|name| name == flag).expect("a flag") + 1;
-    flags[at] = url.to_owned();
-    let tag = format!("{}:signed", image.repository);
-    let token = bench.cluster_token("default", "default", "sigstore");
-    let path = bench.tool.file("token", &token);
-    let more = ["--identity-token", path.to_str().expect("UTF-8"), "--tag", &tag, "-vv"];
-    let ran = run(bench.sign(image, &flags, &more));
-    leaks_nothing(&ran, &[&token]);
-    (ran, tag)
-}
-
-fn tags(bench: &Bench, image: &Image) -> Vec<String> {
-    Seen::plain(&bench.rig).tags(image.repository.split_once('/').expect("a name").1)
-}
-
-/// Nobody there, or somebody who says no: known before anything is signed.
+/// Known before anything is signed, and before a build: `sign` and `build` ask the services by the same lines.
 #[test]
 #[ignore = "needs the rig"]
-fn a_service_that_is_down_is_told_before_anything_starts() {
-    let bench = Bench::new("default", "REGISTRY");
-    let image = bench.image();
+fn a_service_that_does_not_work_is_told_before_anything_starts() {
+    let table = Table::new();
+    let image = table.bench.image();
+    at_once(&cells(&FAULTS), |(service, fault, told)| table.early(&image, service, *fault, told));
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    for (flag, name) in [
-        ("--fulcio-url", "the certificate authority"),
-        ("--rekor-url", "the transparency log"),
-        ("--timestamp-server-url", "the timestamp authority"),
-    ] {
-        let started = Instant::now();
-        let (ran, _) = sign_with(&bench, &image, flag, &format!("http://{closed}"));
-        ran.fails(1, &[name, &closed.to_string()]);
-        assert!(started.elapsed() < Duration::from_secs(30), "{flag} took {:?}", started.elapsed());
+    for Service { flag, name, .. } in &SERVICES {
+        let (ran, _) = table.sign(&image, flag, &format!("http://{closed}"));
+        ran.fails(1, &[name, &closed.to_string(), "cannot be reached", "check the address"]);
     }
-    assert_eq!(tags(&bench, &image), ["base"], "something was written");
+    assert_eq!(table.tags(&image), ["base"], "something was written");
 }
 
 /// What fails only after the push leaves no tag, says what to run, and that line finishes the job.
 #[test]
 #[ignore = "needs the rig"]
 fn a_service_that_fails_later_leaves_no_tag_and_a_line_that_finishes() {
-    let bench = Bench::new("default", "REGISTRY");
-    let (fulcio, rekor) = (bench.services.get("FULCIO_URL"), bench.services.get("REKOR_URL"));
-    let certificate = "POST /api/v2/signingCert";
-    let entry = "POST /api/v2/log/entries";
-    for (flag, real, at, fault, told) in [
-        ("--fulcio-url", fulcio, certificate, Fault::Answer(503, ""), "answered 503"),
-        ("--fulcio-url", fulcio, certificate, Fault::Answer(429, ""), "answered 429"),
-        ("--fulcio-url", fulcio, certificate, Fault::Answer(200, "<html>"), "is not the JSON"),
-        ("--fulcio-url", fulcio, certificate, Fault::Endless, "more than"),
-        (
-            "--rekor-url",
-            rekor,
-            entry,
-            Fault::Answer(500, r#"{"code":13,"message":"no space left"}"#),
-            "no space left",
-        ),
-        ("--rekor-url", rekor, entry, Fault::Truncated, "broke off"),
-        ("--rekor-url", rekor, entry, Fault::Answer(201, r#"{"logIndex":"1"}"#), "is not a log entry"),
-    ] {
-        let image = bench.image();
-        let url = fake(real, at, fault);
-        let started = Instant::now();
-        let (ran, tag) = sign_with(&bench, &image, flag, &url);
-        let said = ran.fails(4, &[told, "was not moved", "finish with: "]);
-        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
-        assert_eq!(tags(&bench, &image), ["base"], "{flag}: half of it was written");
-        let line = said.lines().find_map(|line| line.split_once("finish with: ")).expect("a line").1;
-        // The same line, once the service is back.
-        let line = line.replace(&url, real).replace("kubectl buildkit", "kubectl-buildkit");
-        bench.tool.shell(&line, &[]).ok();
-        assert!(tags(&bench, &image).contains(&tag.rsplit_once(':').expect("a tag").1.to_owned()));
-    }
+    let table = Table::new();
+    at_once(&cells(&FAULTS), |(service, fault, told)| table.late(service, *fault, told));
+    // In the service's own words, and an answer that is JSON and nothing else.
+    let log = &SERVICES[1];
+    let full = Fault::Answer(500, r#"{"code":13,"message":"no space left"}"#);
+    table.late(log, full, &["answered 500 Internal Server Error: no space left"]);
+    table.late(log, Fault::Answer(201, r#"{"logIndex":"1"}"#), &["is not a log entry"]);
+}
+
+/// Waiting has an end, at each service, at any time. What is waited for is the time limit alone.
+#[test]
+#[ignore = "needs the rig"]
+fn a_service_that_is_silent_is_not_waited_for_without_end() {
+    let table = Table::new();
+    let image = table.bench.image();
+    let told: &[&str] = &["did not answer within"];
+    let silent = [(Fault::Silent, told)];
+    let cells: Vec<_> = cells(&silent).into_iter().flat_map(|cell| [(true, cell), (false, cell)]).collect();
+    at_once(&cells, |(early, (service, fault, told))| match early {
+        true => table.early(&image, service, *fault, told),
+        false => table.late(service, *fault, told),
+    });
+}
+
+/// A build asks before it begins.
+#[test]
+#[ignore = "needs the rig"]
+fn a_build_with_a_log_that_is_down_builds_nothing() {
+    let table = Table::new();
+    let bench = &table.bench;
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let tag = format!("{}/keyless-unbuilt:1", bench.host());
+    let context = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/fixtures/hello");
+    let arguments = ["-t", &tag, "--push", "--sign", "--registry-http", bench.host(), "--identity-token"];
+    let mut flags = bench.service_flags();
+    flags[3] = format!("http://{closed}");
+    let mut command = bench.tool.command("kubectl-build", &arguments);
+    command.arg(&table.path).args(&flags).arg(context);
+    let said = run(command).fails(1, &["the transparency log", &closed.to_string(), "nothing was built"]);
+    // The Dockerfile may have been looked at meanwhile; nothing was run.
+    assert!(!said.contains("load .dockerignore") && !said.contains("COPY"), "{said}");
+    assert!(Seen::plain(&bench.rig).tags("keyless-unbuilt").is_empty());
+}
+
+/// A token that is good before the push and not after: the certificate authority is not even asked.
+#[test]
+#[ignore = "needs the rig"]
+fn a_token_that_expires_on_the_way_is_told_with_a_line_that_finishes() {
+    let table = Table::new();
+    let bench = &table.bench;
+    let image = bench.image();
+    let expired = unsigned_token(&serde_json::json!({
+        "iss": bench.services.get("OIDC_ISSUER"), "aud": "sigstore", "sub": "s", "exp": 1_000_000_000,
+    }));
+    let path = table.path.clone();
+    let swap = expired.clone();
+    // The token is read while the authority is asked whose it takes; the answer comes when that is over.
+    let front = Front::watching(bench.services.get("FULCIO_URL"), "GET /api/v2/configuration", move || {
+        std::thread::sleep(Duration::from_millis(700));
+        std::fs::write(&path, &swap).expect("a file");
+    });
+    let (ran, tag) = table.sign(&image, "--fulcio-url", &front.url);
+    leaks_nothing(&ran, &[&expired]);
+    let said = ran.fails(4, &["expired", "get a new token", "was not moved", "finish with: "]);
+    assert_eq!(table.tags(&image), ["base"]);
+    std::fs::write(&table.path, &table.token).expect("a file");
+    let line = said.lines().find_map(|line| line.split_once("finish with: ")).expect("a line").1;
+    let line = line.replace("kubectl buildkit", "kubectl-buildkit");
+    let line = line.replace(&front.url, bench.services.get("FULCIO_URL"));
+    bench.tool.shell(&line, &[]).ok();
+    assert!(table.tags(&image).contains(&tag.rsplit_once(':').expect("a tag").1.to_owned()));
 }
 
 /// A key's signature goes without the log where that was asked for, and says so.
@@ -161,8 +246,9 @@ fn a_log_that_fails_is_done_without_where_that_was_asked_for() {
     let bench = Bench::new("default", "REGISTRY");
     let (key, _) = bench.tool.key_pair("k", "");
     let image = bench.image();
-    let rekor = fake(bench.services.get("REKOR_URL"), "POST /api/v2/log/entries", Fault::Answer(400, "{}"));
-    let more = ["--cosign-key", key.to_str().expect("UTF-8"), "--rekor-url", &rekor];
+    let entries = "POST /api/v2/log/entries";
+    let rekor = Front::new(bench.services.get("REKOR_URL"), entries, 0, Fault::Answer(400, "{}"));
+    let more = ["--cosign-key", key.to_str().expect("UTF-8"), "--rekor-url", &rekor.url];
     let with = |how: &[&str]| {
         let mut command = bench.sign(&image, &[], &[&more, how].concat());
         command.env("COSIGN_PASSWORD", "");

@@ -154,7 +154,7 @@ fn what_a_login_gives_ends_before_the_build_does() {
 }
 
 fn a_token_that_ended_during_the_build_is_renewed(desk: &Desk) {
-    let authority = FakeAuthority::start(Duration::from_secs(5));
+    let authority = FakeAuthority::start(Duration::from_secs(5), 0);
     let mut pty = Pty::start(desk.build(8, &authority, "short"));
     person::log_in(&desk.bench.rig, &page(&mut pty, 0, LOOPBACK), "renewed");
     pty.until_said("word", |said| said.contains("signing as `renewed@example.com`").then_some(()));
@@ -166,7 +166,7 @@ fn a_token_that_ended_during_the_build_is_renewed(desk: &Desk) {
 }
 
 fn a_certificate_outlives_a_token_that_cannot_be_renewed(desk: &Desk) {
-    let authority = FakeAuthority::start(Duration::from_secs(600));
+    let authority = FakeAuthority::start(Duration::from_secs(600), 0);
     let mut pty = Pty::start(desk.build(8, &authority, "once"));
     person::log_in(&desk.bench.rig, &page(&mut pty, 0, LOOPBACK), "kept");
     assert_eq!(pty.ends(Instant::now(), LONG), 0, "{}", pty.said());
@@ -174,7 +174,7 @@ fn a_certificate_outlives_a_token_that_cannot_be_renewed(desk: &Desk) {
 }
 
 fn a_certificate_that_ended_during_the_build_is_asked_for_again(desk: &Desk) {
-    let authority = FakeAuthority::start(Duration::from_secs(5));
+    let authority = FakeAuthority::start(Duration::from_secs(5), 0);
     let mut pty = Pty::start(desk.build(8, &authority, "once"));
     let first = page(&mut pty, 0, LOOPBACK);
     person::log_in(&desk.bench.rig, &first, "again");
@@ -188,7 +188,7 @@ fn a_certificate_that_ended_during_the_build_is_asked_for_again(desk: &Desk) {
 
 /// The wait for somebody has an end of its own.
 fn the_page_is_shown_again_when_the_build_ends(desk: &Desk) {
-    let authority = FakeAuthority::start(Duration::from_secs(600));
+    let authority = FakeAuthority::start(Duration::from_secs(600), 0);
     let mut command = desk.build(0, &authority, "sigstore");
     command.args(["--sign-timeout", "2s"]);
     let mut pty = Pty::start(command);

@@ -2,6 +2,8 @@
 
 use crate::peers::peer;
 use crate::registries::Registry;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kubectl_build::registry::credentials::Resolver;
 use kubectl_build::registry::{Client, Descriptor, Digest, Options, Repository};
 use std::os::unix::fs::PermissionsExt as _;
@@ -167,6 +169,25 @@ impl Bench {
     /// Runs `kubectl-buildkit sign` with this key.
     pub(crate) fn sign(&self, image: &str, key: &str) -> Ran {
         self.tool(&["sign", image, "--cosign-key", key, "-vv", "--progress", "plain"])
+    }
+
+    /// Signs an image of its own in each mode of progress, `tty` on a terminal (by `script`), with all that the log can
+    /// say, and asserts that none of these secrets is in any of it, as it is or as base64.
+    pub(crate) async fn tells_nothing(&self, name: &str, key: &str, secrets: &[&str]) {
+        for mode in ["plain", "rawjson", "quiet", "tty"] {
+            let image = self.image(&format!("{name}-{mode}")).await;
+            let line = format!("kubectl-buildkit sign {image} --cosign-key '{key}' -vv --progress {mode}");
+            let line = match mode {
+                "tty" => format!("TERM=xterm script -qec \"{line}\" /dev/null"),
+                _ => line,
+            };
+            let mut ran = self.shell("cosign 3", &line).ok();
+            let log = if mode == "tty" { &ran.stdout } else { &ran.stderr };
+            assert!(log.contains("DEBUG"), "{name} {mode}: no log proves nothing:\n{log}");
+            for secret in secrets {
+                ran = ran.never_says(&[secret, &STANDARD.encode(secret)]);
+            }
+        }
     }
 
     /// Runs our own `verify` with this key.

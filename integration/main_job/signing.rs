@@ -458,6 +458,52 @@ fn a_builders_own_key_signs_beside_the_users() {
     assert!(!stderr.contains("load build definition"), "{stderr}");
 }
 
+/// The builder's key is read with the caller's own rights: who may build there and not read it is told before anything
+/// is built, and what to ask for.
+#[test]
+#[ignore = "needs the rig"]
+fn a_builders_key_that_the_caller_may_not_read_is_told_before_the_build() {
+    let rig = Rig::load();
+    let space = rig.namespace("builder-denied");
+    let tool = Tool::new(&rig, space.name());
+    let (key, _) = tool.key_pair("k", "pw");
+    let key = key.to_str().expect("UTF-8");
+    let (registry, name) = (rig.get("REGISTRY"), fresh("builder-denied"));
+    let reference = format!("k8s://{}/builder", space.name());
+    let mut command = tool.command("kubectl-buildkit", &["key", "generate", &reference]);
+    command.env("COSIGN_PASSWORD", "pw");
+    crate::tool::run(command).ok();
+    tool.buildkit(&["create", "--registry-http", registry, "--builder-key", &reference]).ok();
+    let role = include_str!("../../hack/rbac.yaml").split("\n---").next().expect("the Role");
+    let role = role.split("  # For `--cosign-key k8s://").next().expect("all but Secrets");
+    let role = tool.file("role.yaml", role);
+    space.kubectl(&["create", "-f", role.to_str().expect("UTF-8")]);
+    space.kubectl(&["create", "serviceaccount", "dev"]);
+    let dev = format!("{}:dev", space.name());
+    space.kubectl(&[
+        "create",
+        "rolebinding",
+        "dev",
+        "--role=kubectl-build",
+        &format!("--serviceaccount={dev}"),
+    ]);
+    let tag = format!("{registry}/{name}:1");
+    let (context, account) = (hello(), format!("system:serviceaccount:{dev}"));
+    let context = context.to_str().expect("UTF-8");
+    let build = |more: &[&str]| {
+        let arguments = ["-t", &tag, "--push", "--sign", "--cosign-key", key, "--as", &account];
+        let mut command = tool.command("kubectl-build", &[&arguments[..], more, &[context]].concat());
+        command.env("COSIGN_PASSWORD", "pw");
+        crate::tool::run(command)
+    };
+    let stderr = build(&[]).fails(3, &[&reference, "forbidden", "secrets"]);
+    assert!(!stderr.contains("load build definition"), "{stderr}");
+    assert!(Seen::plain(&rig).tags(&name).is_empty());
+    // A key of this build's own is in reach.
+    let (other, _) = tool.key_pair("other", "pw");
+    build(&["--builder-key", other.to_str().expect("UTF-8")]).ok();
+}
+
 /// An authority of one's own is named to cosign by its file, and checked.
 #[test]
 #[ignore = "needs the rig"]
