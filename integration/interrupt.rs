@@ -6,8 +6,6 @@
 #![expect(clippy::print_stdout, reason = "how near a limit it was, shown with --nocapture")]
 #![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
 
-#[path = "support/faulty_registry.rs"]
-mod faulty_registry;
 #[path = "support/relay.rs"]
 mod relay;
 #[path = "support/rig.rs"]
@@ -15,9 +13,8 @@ mod rig;
 #[path = "support/running.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]
 mod running;
-#[path = "support/seen.rs"]
-#[allow(dead_code, reason = "other suites use more of it")]
-mod seen;
+#[path = "support/strict_registry.rs"]
+mod strict_registry;
 #[path = "support/tool.rs"]
 mod tool;
 

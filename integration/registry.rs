@@ -1,12 +1,11 @@
-//! The registry client against a fake over loopback: faults that real registries don't produce on demand.
+//! The registry client against a strict registry of ours over loopback: what real ones don't do on demand.
 
-#[path = "support/fake_registry.rs"]
-mod fake_registry;
+#[path = "support/strict_registry.rs"]
+mod strict_registry;
 #[path = "support/tls.rs"]
 mod tls;
 
 use bytes::Bytes;
-use fake_registry::{Access, FakeRegistry, Switches};
 use kubectl_build::registry::credentials::{Credential, Document, HelperEnvironment, Resolver};
 use kubectl_build::registry::{
     Client, Digest, HostOptions, Kind, Limits, Options, RegistryError, Repository, TokenRequest, media_type,
@@ -15,8 +14,12 @@ use rstest::rstest;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use strict_registry::{Access, Fault, Referrers, StrictRegistry, Switches};
 
-const MANIFEST: &[u8] = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
+const APP: &str = "team/app";
+/// An index of nothing: as valid as any, and it needs no content.
+const MANIFEST: &[u8] =
+    br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 
 fn limits() -> Limits {
     Limits { first_pause: Duration::from_millis(5), ..Limits::default() }
@@ -35,23 +38,23 @@ fn anonymous() -> Client {
     client(Arc::new(Resolver::anonymous()))
 }
 
-fn user(fake: &FakeRegistry) -> Client {
+fn user(fake: &StrictRegistry) -> Client {
     client(knowing(&format!(r#"{{"auths":{{"{}":{{"username":"u","password":"p"}}}}}}"#, fake.host())))
 }
 
 fn team(host: &str) -> Repository {
-    Repository { registry: host.to_owned(), path: "team/app".to_owned() }
+    Repository { registry: host.to_owned(), path: APP.to_owned() }
 }
 
-async fn start(switches: Switches) -> (FakeRegistry, Repository) {
-    let fake = FakeRegistry::start(switches).await;
+async fn start(switches: Switches) -> (StrictRegistry, Repository) {
+    let fake = StrictRegistry::start(switches);
     let repository = team(fake.host());
     (fake, repository)
 }
 
 async fn put(client: &Client, repository: &Repository, reference: &str) -> Result<bool, RegistryError> {
     let bytes = Bytes::from_static(MANIFEST);
-    let put = client.put_manifest(repository, reference, media_type::OCI_MANIFEST, bytes).await?;
+    let put = client.put_manifest(repository, reference, media_type::OCI_INDEX, bytes).await?;
     assert_eq!(put.digest, Digest::of(MANIFEST));
     Ok(put.oci_subject)
 }
@@ -61,7 +64,7 @@ async fn what_is_pushed_is_read_back() {
     let (fake, repository) = start(Switches::default()).await;
     let client = anonymous();
     let digest = client.put_blob(&repository, Bytes::from_static(b"content")).await.unwrap();
-    assert_eq!(fake.blob(&digest).as_deref(), Some(&b"content"[..]));
+    assert_eq!(fake.blob(APP, &digest).as_deref(), Some(&b"content"[..]));
     assert_eq!(client.get_blob(&repository, &digest, 7).await.unwrap().as_deref(), Some(&b"content"[..]));
     assert!(client.has_blob(&repository, &digest).await.unwrap());
     assert!(client.get_blob(&repository, &Digest::of(b"other"), 7).await.unwrap().is_none());
@@ -69,10 +72,10 @@ async fn what_is_pushed_is_read_back() {
     assert!(client.head_manifest(&repository, "1").await.unwrap().is_none());
     assert!(client.get_manifest(&repository, "1").await.unwrap().is_none());
     put(&client, &repository, "1").await.unwrap();
-    assert_eq!(fake.manifest("1").as_deref(), Some(MANIFEST));
+    assert_eq!(fake.manifest(APP, "1").as_deref(), Some(MANIFEST));
     let manifest = client.get_manifest(&repository, "1").await.unwrap().unwrap();
     assert_eq!(manifest.bytes, MANIFEST);
-    assert_eq!(manifest.descriptor.media_type, media_type::OCI_MANIFEST);
+    assert_eq!(manifest.descriptor.media_type, media_type::OCI_INDEX);
     assert_eq!(client.head_manifest(&repository, "1").await.unwrap(), Some(manifest.descriptor));
 }
 
@@ -230,6 +233,7 @@ async fn a_denied_push_is_found_before_anything_is_pushed() {
     assert_eq!(error.kind(), Kind::Denied);
     assert!(error.to_string().contains("requested access to the resource is denied (DENIED)"), "{error}");
     fake.switches().read_only = false;
+    fake.set(|_, path| path.contains("nowhere").then_some(Fault::Status(404)));
     let unknown = Repository { registry: fake.host().to_owned(), path: "nowhere".to_owned() };
     assert_eq!(user(&fake).check_push(&unknown).await.unwrap_err().kind(), Kind::NotFound);
 }
@@ -291,7 +295,7 @@ async fn a_silent_registry_is_given_up() {
 #[tokio::test]
 async fn a_broken_answer_is_asked_for_once_more() {
     let (fake, repository) = start(Switches { truncated: 1, ..Switches::default() }).await;
-    let digest = fake.add_blob(b"0123456789");
+    let digest = fake.add_blob(APP, b"0123456789");
     let client = anonymous();
     assert_eq!(client.get_blob(&repository, &digest, 99).await.unwrap().unwrap().len(), 10);
     fake.switches().truncated = 9;
@@ -303,7 +307,7 @@ async fn altered_content_is_refused() {
     let (fake, repository) = start(Switches::default()).await;
     let client = anonymous();
     put(&client, &repository, "1").await.unwrap();
-    let digest = fake.add_blob(b"0123456789");
+    let digest = fake.add_blob(APP, b"0123456789");
     fake.switches().altered = true;
     assert_eq!(client.get_blob(&repository, &digest, 99).await.unwrap_err().kind(), Kind::DigestMismatch);
     assert_eq!(client.get_manifest(&repository, "1").await.unwrap_err().kind(), Kind::DigestMismatch);
@@ -315,7 +319,7 @@ async fn altered_content_is_refused() {
 #[tokio::test]
 async fn large_answers_are_refused() {
     let (fake, repository) = start(Switches::default()).await;
-    let digest = fake.add_blob(b"0123456789");
+    let digest = fake.add_blob(APP, b"0123456789");
     let error = anonymous().get_blob(&repository, &digest, 9).await.unwrap_err();
     assert_eq!(error.kind(), Kind::TooLarge);
 }
@@ -331,69 +335,66 @@ async fn a_head_without_digest_is_followed_by_a_get() {
 
 #[tokio::test]
 async fn credentials_stay_with_the_registry() {
-    let elsewhere = FakeRegistry::start(Switches::default()).await;
     let access = Access::Basic("u".into(), "p".into());
-    let switches = Switches {
-        access,
-        blobs_elsewhere: Some(elsewhere.origin()),
-        uploads_elsewhere: Some(elsewhere.origin()),
-        ..Switches::default()
-    };
+    let switches = Switches { access, blobs_elsewhere: true, uploads_elsewhere: true, ..Switches::default() };
     let (fake, repository) = start(switches).await;
     let client = user(&fake);
-    let digest = elsewhere.add_blob(b"stored elsewhere");
+    let digest = fake.add_blob(APP, b"stored elsewhere");
     assert!(client.get_blob(&repository, &digest, 99).await.unwrap().is_some());
     let pushed = client.put_blob(&repository, Bytes::from_static(b"pushed elsewhere")).await.unwrap();
-    assert!(elsewhere.blob(&pushed).is_some());
+    assert!(fake.blob(APP, &pushed).is_some());
     client.check_push(&repository).await.unwrap();
-    let seen = elsewhere.take_seen();
-    assert_eq!(seen.len(), 3);
-    assert!(seen.iter().all(|seen| seen.authorization.is_none()), "{seen:?}");
-    assert!(seen.iter().all(|seen| seen.host == elsewhere.host()), "{seen:?}");
-    assert!(fake.take_seen().iter().any(|seen| seen.authorization.is_some()));
+    let (there, here): (Vec<_>, Vec<_>) =
+        fake.take_seen().into_iter().partition(|seen| seen.host == fake.storage());
+    assert_eq!(there.len(), 3);
+    assert!(there.iter().all(|seen| seen.authorization.is_none()), "{there:?}");
+    assert!(here.iter().any(|seen| seen.authorization.is_some()));
+    assert_eq!(fake.breaches(), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_challenge_from_elsewhere_gets_no_answer() {
-    let elsewhere = FakeRegistry::start(Switches {
-        access: Access::Basic("u".into(), "p".into()),
-        ..Switches::default()
-    })
-    .await;
-    // The path lacks `signed=1`, so the other host asks for credentials.
-    let origin = format!("{}/x", elsewhere.origin());
-    let switches = Switches { blobs_elsewhere: Some(origin), ..Switches::default() };
-    let (fake, repository) =
-        start(Switches { access: Access::Basic("u".into(), "p".into()), ..switches }).await;
-    let redirected = fake.add_blob(b"x");
-    let outcome = user(&fake).get_blob(&repository, &redirected, 99).await;
-    assert!(outcome.is_err() || outcome.is_ok_and(|blob| blob.is_none()));
-    assert!(elsewhere.take_seen().iter().all(|seen| seen.authorization.is_none()));
+    let access = Access::Basic("u".into(), "p".into());
+    let switches = Switches { access, blobs_elsewhere: true, unsigned_urls: true, ..Switches::default() };
+    let (fake, repository) = start(switches).await;
+    let redirected = fake.add_blob(APP, b"x");
+    let error = user(&fake).get_blob(&repository, &redirected, 99).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unauthorized);
+    let seen = fake.take_seen();
+    let mut there = seen.iter().filter(|seen| seen.host == fake.storage()).peekable();
+    assert!(there.peek().is_some() && there.all(|seen| seen.authorization.is_none()), "{seen:?}");
 }
 
 #[rstest]
-#[case(404)]
-#[case(303)]
-#[case(400)]
-#[case(405)]
-#[case(406)]
+#[case(Referrers::Missing(404))]
+#[case(Referrers::Missing(303))]
+#[case(Referrers::Missing(400))]
+#[case(Referrers::Missing(405))]
+#[case(Referrers::Missing(406))]
+#[case(Referrers::Page)]
 #[tokio::test]
-async fn registries_without_referrers_say_so_in_many_ways(#[case] referrers_status: u16) {
-    let (fake, repository) = start(Switches { referrers_status, ..Switches::default() }).await;
+async fn registries_without_referrers_say_so_in_many_ways(#[case] referrers: Referrers) {
+    let (fake, repository) = start(Switches { referrers, ..Switches::default() }).await;
     assert_eq!(anonymous().referrers(&repository, &Digest::of(b"x")).await.unwrap(), None);
     assert_eq!(fake.take_calls().len(), 1, "a redirect is not followed");
 }
 
 #[tokio::test]
 async fn referrers_are_listed_over_pages() {
-    let (_fake, repository) = start(Switches { oci_subject: true, paged: true, ..Switches::default() }).await;
+    let (_fake, repository) = start(Switches { paged: true, ..Switches::default() }).await;
     let client = anonymous();
     let subject = Digest::of(MANIFEST);
     assert_eq!(client.referrers(&repository, &subject).await.unwrap(), Some(Vec::new()));
     for kind in ["a/1", "b/2", "c/3"] {
-        let manifest = format!(r#"{{"artifactType":"{kind}","subject":{{"digest":"{subject}"}}}}"#);
+        let subject = format!(
+            r#"{{"mediaType":"{}","digest":"{subject}","size":{}}}"#,
+            media_type::OCI_INDEX,
+            MANIFEST.len()
+        );
+        let manifest =
+            format!(r#"{{"schemaVersion":2,"artifactType":"{kind}","manifests":[],"subject":{subject}}}"#);
         let (digest, bytes) = (Digest::of(manifest.as_bytes()).to_string(), Bytes::from(manifest));
-        let put = client.put_manifest(&repository, &digest, media_type::OCI_MANIFEST, bytes).await.unwrap();
+        let put = client.put_manifest(&repository, &digest, media_type::OCI_INDEX, bytes).await.unwrap();
         assert!(put.oci_subject);
     }
     let listed = client.referrers(&repository, &subject).await.unwrap().unwrap();
@@ -404,8 +405,10 @@ async fn referrers_are_listed_over_pages() {
 
 #[tokio::test]
 async fn a_registry_without_oci_subject_is_noticed() {
-    let (_fake, repository) = start(Switches::default()).await;
+    let referrers = Referrers::Silent;
+    let (fake, repository) = start(Switches { referrers, ..Switches::default() }).await;
     assert!(!put(&anonymous(), &repository, "1").await.unwrap());
+    assert_eq!(fake.breaches(), [""; 0]);
 }
 
 #[tokio::test]
@@ -414,8 +417,8 @@ async fn an_immutable_tag_takes_the_same_content_only() {
     let client = anonymous();
     put(&client, &repository, "1").await.unwrap();
     put(&client, &repository, "1").await.unwrap();
-    let other = Bytes::from_static(b"{}");
-    let error = client.put_manifest(&repository, "1", media_type::OCI_MANIFEST, other).await.unwrap_err();
+    let other = Bytes::from_static(br#"{"schemaVersion":2,"manifests":[]}"#);
+    let error = client.put_manifest(&repository, "1", media_type::OCI_INDEX, other).await.unwrap_err();
     assert_eq!(error.kind(), Kind::TagImmutable);
     assert!(error.to_string().starts_with(&format!("cannot write `1` to {repository}: ")), "{error}");
 }
@@ -425,7 +428,7 @@ async fn a_lost_upload_is_begun_anew() {
     let (fake, repository) = start(Switches { lost_uploads: 1, ..Switches::default() }).await;
     let client = anonymous();
     let digest = client.put_blob(&repository, Bytes::from_static(b"x")).await.unwrap();
-    assert!(fake.blob(&digest).is_some());
+    assert!(fake.blob(APP, &digest).is_some());
     fake.switches().lost_uploads = 9;
     assert!(client.put_blob(&repository, Bytes::from_static(b"y")).await.is_err());
 }
@@ -437,7 +440,7 @@ async fn a_token_for_somebody_else() {
     let ask = TokenRequest {
         host: fake.host().to_owned(),
         realm: format!("{}/token", fake.origin()),
-        service: "fake".to_owned(),
+        service: "strict".to_owned(),
         scopes: vec!["repository:team/app:pull".to_owned()],
     };
     let password = SecretString::from("p");
@@ -487,8 +490,8 @@ mod over_tls {
         Client::new(options).unwrap()
     }
 
-    async fn front(certificate: &Certificate) -> (FakeRegistry, TlsFront, Repository) {
-        let fake = FakeRegistry::start(Switches { relative_locations: true, ..Switches::default() }).await;
+    async fn front(certificate: &Certificate) -> (StrictRegistry, TlsFront, Repository) {
+        let fake = StrictRegistry::start(Switches { relative_locations: true, ..Switches::default() });
         let front = TlsFront::start(certificate, fake.host()).await;
         let repository = team(front.host());
         (fake, front, repository)

@@ -1,9 +1,8 @@
 //! Registries that refuse, have trouble or say nothing: to the daemon, which pushes, and to ourselves, who sign.
 
-use crate::faulty_registry::{Fault, FaultyRegistry};
 use crate::rig::Rig;
 use crate::running::Running;
-use crate::seen::Seen;
+use crate::strict_registry::{Fault, StrictRegistry, Switches};
 use crate::tool::Ran;
 use crate::{BUILDER, Site};
 use std::time::{Duration, Instant};
@@ -13,17 +12,17 @@ const PUSH: Duration = Duration::from_secs(90);
 
 struct Registry {
     site: Site,
-    proxy: FaultyRegistry,
+    strict: StrictRegistry,
     key: String,
 }
 
 impl Registry {
     fn new(purpose: &str) -> Self {
         let rig = Rig::load();
-        let proxy = FaultyRegistry::before(rig.get("REGISTRY"), rig.get("CLIENT_ADDRESS"));
-        let site = Site::with_builder(purpose, &[proxy.host()]);
+        let strict = StrictRegistry::at(rig.get("CLIENT_ADDRESS"), Switches::default());
+        let site = Site::with_builder(purpose, &[strict.host()]);
         let key = site.tool.key_pair("k", "").0.to_str().expect("UTF-8").to_owned();
-        Self { site, proxy, key }
+        Self { site, strict, key }
     }
 
     fn push(&self, name: &str, sign: bool) -> Ran {
@@ -34,7 +33,7 @@ impl Registry {
 
     /// Pushes to several repositories, whatever becomes of it.
     fn push_all(&self, names: &[&str], sign: bool) -> Ran {
-        let (host, site) = (self.proxy.host(), &self.site);
+        let (host, site) = (self.strict.host(), &self.site);
         let tags: Vec<_> = names.iter().map(|name| format!("{host}/{name}:1")).collect();
         let mut arguments = vec!["--builder", BUILDER, "--push", "--registry-http", host, "quick"];
         arguments.extend(tags.iter().flat_map(|tag| ["-t", tag.as_str()]));
@@ -48,7 +47,7 @@ impl Registry {
 
     /// Returns what the tag of a repository points at.
     fn digest(&self, name: &str) -> Option<String> {
-        Seen::plain(&self.site.rig).digest(name, "1")
+        self.strict.digest(name, "1").map(|digest| digest.to_string())
     }
 }
 
@@ -67,9 +66,9 @@ fn what_the_daemon_is_told_when_it_pushes_is_told_with_a_hint() {
     let registry = Registry::new("refused");
     for (status, hint) in REFUSALS {
         let name = crate::fresh("refused");
-        registry.proxy.set(move |method, _| (method != "HEAD").then_some(Fault::Status(status)));
+        registry.strict.set(move |method, _| (method != "HEAD").then_some(Fault::Status(status)));
         let ran = registry.push(&name, false);
-        ran.fails(1, &[registry.proxy.host(), &name, "hint: ", hint]);
+        ran.fails(1, &[registry.strict.host(), &name, "hint: ", hint]);
     }
 }
 
@@ -79,10 +78,10 @@ fn what_preflight_is_told_stops_the_build() {
     let registry = Registry::new("preflight");
     for (status, hint) in REFUSALS {
         let name = crate::fresh("preflight");
-        registry.proxy.set(move |_, _| Some(Fault::Status(status)));
+        registry.strict.set(move |_, _| Some(Fault::Status(status)));
         let ran = registry.push(&name, true);
-        ran.fails(1, &[registry.proxy.host(), &name, "hint: ", hint]);
-        assert!(!registry.proxy.was_asked("PUT", &name), "nothing was pushed");
+        ran.fails(1, &[registry.strict.host(), &name, "hint: ", hint]);
+        assert!(!registry.strict.was_asked("PUT", &name), "nothing was pushed");
     }
 }
 
@@ -99,9 +98,9 @@ fn what_signing_is_told_leaves_the_tag_alone() {
     ];
     for (fault, hint) in faults {
         let name = crate::fresh("unsigned");
-        registry.proxy.set(move |method, path| (method == "PUT" && path.ends_with(".sig")).then_some(fault));
+        registry.strict.set(move |method, path| (method == "PUT" && path.ends_with(".sig")).then_some(fault));
         let ran = registry.push(&name, true);
-        ran.fails(4, &[registry.proxy.host(), &name, "was not moved", "finish with: ", hint]);
+        ran.fails(4, &[registry.strict.host(), &name, "was not moved", "finish with: ", hint]);
     }
 }
 
@@ -109,9 +108,9 @@ fn what_signing_is_told_leaves_the_tag_alone() {
 #[ignore = "needs the rig"]
 fn a_registry_that_never_answers_is_given_up() {
     let registry = Registry::new("never");
-    registry.proxy.set(|_, _| Some(Fault::Late(Duration::from_secs(300))));
+    registry.strict.set(|_, _| Some(Fault::Late(Duration::from_secs(300))));
     let name = crate::fresh("never");
-    registry.push(&name, true).fails(1, &[registry.proxy.host(), &name, "no answer", "hint: "]);
+    registry.push(&name, true).fails(1, &[registry.strict.host(), &name, "no answer", "hint: "]);
 }
 
 /// The daemon itself would wait forever.
@@ -120,9 +119,9 @@ fn a_registry_that_never_answers_is_given_up() {
 fn a_push_that_stands_still_is_given_up() {
     let registry = Registry::new("mute");
     let name = crate::fresh("mute");
-    registry.proxy.set(|method, _| (method != "HEAD").then_some(Fault::Late(Duration::from_secs(300))));
+    registry.strict.set(|method, _| (method != "HEAD").then_some(Fault::Late(Duration::from_secs(300))));
     let ran = registry.push(&name, false);
-    ran.fails(1, &["the push stands still", registry.proxy.host(), &name, "no answer", "hint: "]);
+    ran.fails(1, &["the push stands still", registry.strict.host(), &name, "no answer", "hint: "]);
 }
 
 /// A registry that takes the image and then says nothing, to the signature or to the tag.
@@ -132,7 +131,7 @@ fn a_registry_that_falls_silent_after_the_push_is_given_up() {
     let registry = Registry::new("silent");
     let (unsigned, untagged) = (crate::fresh("unsigned"), crate::fresh("untagged"));
     let silent = [format!("/{unsigned}/manifests/sha256-"), format!("/{untagged}/manifests/1")];
-    registry.proxy.set(move |method, path| {
+    registry.strict.set(move |method, path| {
         let held = method == "PUT" && silent.iter().any(|place| path.contains(place));
         held.then_some(Fault::Late(Duration::from_secs(300)))
     });
@@ -140,7 +139,7 @@ fn a_registry_that_falls_silent_after_the_push_is_given_up() {
         for (name, state) in [(&unsigned, "was not moved"), (&untagged, "may have been moved")] {
             let registry = &registry;
             scope.spawn(move || {
-                let place = format!("{}/{name}", registry.proxy.host());
+                let place = format!("{}/{name}", registry.strict.host());
                 registry.push(name, true).fails(
                     4,
                     &[
@@ -160,11 +159,11 @@ fn a_registry_that_falls_silent_after_the_push_is_given_up() {
 #[ignore = "needs the rig"]
 fn tags_wait_for_all_signatures_and_each_says_what_it_points_at() {
     let registry = Registry::new("several");
-    let (host, names) = (registry.proxy.host().to_owned(), ["first", "second"].map(crate::fresh));
+    let (host, names) = (registry.strict.host().to_owned(), ["first", "second"].map(crate::fresh));
     let [first, second] = &names;
     let refuse = |place: &str| {
         let place = format!("/{second}/manifests/{place}");
-        registry.proxy.set(move |method, path| {
+        registry.strict.set(move |method, path| {
             (method == "PUT" && path.contains(&place)).then_some(Fault::Status(403))
         });
         registry.push_all(&[first, second], true)

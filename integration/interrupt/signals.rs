@@ -1,9 +1,8 @@
 //! Ctrl-C and SIGTERM at every step.
 
-use crate::faulty_registry::{Fault, FaultyRegistry};
 use crate::rig::Rig;
 use crate::running::Running;
-use crate::seen::Seen;
+use crate::strict_registry::{Fault, StrictRegistry, Switches};
 use crate::tool::{Tool, eventually};
 use crate::{BUILDER, STOPPED, Site};
 use rustix::process::Signal;
@@ -93,7 +92,7 @@ fn while_the_api_server_says_nothing() {
 #[ignore = "needs the rig"]
 fn while_a_registry_says_nothing_to_preflight_or_to_sign() {
     let rig = Rig::load();
-    let registry = FaultyRegistry::before(rig.get("REGISTRY"), rig.get("CLIENT_ADDRESS"));
+    let registry = StrictRegistry::at(rig.get("CLIENT_ADDRESS"), Switches::default());
     registry.set(|_, _| Some(Fault::Late(NEVER)));
     let site = Site::bare("unheard");
     let (key, _) = site.tool.key_pair("k", "");
@@ -180,7 +179,7 @@ fn when_the_daemon_answers_nothing() {
 #[ignore = "needs the rig"]
 fn while_the_daemon_pushes() {
     let rig = Rig::load();
-    let registry = FaultyRegistry::before(rig.get("REGISTRY"), rig.get("CLIENT_ADDRESS"));
+    let registry = StrictRegistry::at(rig.get("CLIENT_ADDRESS"), Switches::default());
     registry.set(|method, path| {
         (method != "HEAD" && path.contains("/blobs/uploads/")).then_some(Fault::Late(NEVER))
     });
@@ -192,7 +191,7 @@ fn while_the_daemon_pushes() {
     running.until_that("the upload has begun", || registry.was_asked("POST", &name));
     let asked = running.signal(Signal::INT);
     running.ends(asked, STOPPED).fails(130, &["interrupted"]);
-    assert_eq!(Seen::plain(&rig).tags(&name), Vec::<String>::new());
+    assert!(registry.tags(&name).is_empty());
 }
 
 /// Between push and tag the image is there already: its digest and the line that finishes the job are told, and the
@@ -201,11 +200,11 @@ fn while_the_daemon_pushes() {
 #[ignore = "needs the rig"]
 fn between_push_and_tag_the_line_that_finishes_is_told() {
     let rig = Rig::load();
-    let registry = FaultyRegistry::before(rig.get("REGISTRY"), rig.get("CLIENT_ADDRESS"));
+    let registry = StrictRegistry::at(rig.get("CLIENT_ADDRESS"), Switches::default());
     let site = Site::with_builder("sign", &[registry.host()]);
     let (key, _) = site.tool.key_pair("k", "pw");
     let name = crate::fresh("sign");
-    let (host, seen) = (registry.host().to_owned(), Seen::plain(&rig));
+    let host = registry.host().to_owned();
     let tag = format!("{host}/{name}:1");
     // First the signature is held up, then the tag.
     let cases = [
@@ -225,7 +224,7 @@ fn between_push_and_tag_the_line_that_finishes_is_told() {
         let asked = running.signal(signal);
         let stderr = running.ends(asked, STOPPED).fails(code, &[state, "finish with: "]);
         assert!(stderr.contains(&format!("{host}/{name}@sha256:")), "{stderr}");
-        assert_eq!(seen.digest(&name, "1"), None, "no tag was moved");
+        assert_eq!(registry.digest(&name, "1"), None, "no tag was moved");
         assert_no_results(&site.tool);
         let line = stderr.lines().find_map(|line| Some(line.split_once("finish with: ")?.1));
         let line = line.expect("the line").to_owned();
@@ -240,9 +239,9 @@ fn between_push_and_tag_the_line_that_finishes_is_told() {
         }
         shell.env("COSIGN_PASSWORD", "pw");
         crate::tool::run(shell).ok();
-        let digest = seen.digest(&name, "1").expect("the tag is there");
-        assert!(stderr.contains(&digest), "{stderr}");
-        assert!(seen.manifest(&name, &format!("{}.sig", digest.replace(':', "-"))).is_some());
+        let digest = registry.digest(&name, "1").expect("the tag is there");
+        assert!(stderr.contains(&digest.to_string()), "{stderr}");
+        assert!(registry.manifest(&name, &format!("{}.sig", digest.tag())).is_some());
     }
 }
 
