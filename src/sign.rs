@@ -18,7 +18,9 @@ mod advice;
 mod attest;
 mod bundle;
 mod check;
+mod claim;
 mod der;
+mod envelope;
 mod error;
 mod evidence;
 mod json;
@@ -39,7 +41,7 @@ mod verify;
 mod witness;
 
 pub use advice::{CosignLine, RegistryAccess, SignedBy, VerifyLines, verify_lines};
-pub use attest::{AttestRequest, SignedAttestation, attest_image};
+pub use attest::SignedAttestation;
 pub use error::SignError;
 pub use evidence::{
     Annotated, Certified, Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier,
@@ -60,13 +62,16 @@ pub use verify::{
 pub use witness::{WitnessError, witnessed};
 
 use crate::event::Events;
-use crate::registry::{Descriptor, Digest, Repository};
+use crate::registry::{Descriptor, Digest, Reference, Repository};
+use claim::Claim;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use run::Run;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
+use subject::Work;
 
 /// How many images are signed at the same time.
 const AT_ONCE: usize = 4;
@@ -166,6 +171,8 @@ pub struct SignRequest {
     pub identity: Option<String>,
     /// A `.sig` manifest that has to be made is of docker's media types, for registries that know no others.
     pub docker_media_types: bool,
+    /// What the builder attested of the image is signed too, as statements about it under these tags.
+    pub attested_as: Option<Vec<Reference>>,
 }
 
 /// How images are signed, whatever they are and whoever does it.
@@ -187,7 +194,17 @@ impl SignOptions {
     /// Returns the request to sign this image so.
     pub fn request(&self, repository: Repository, image: Descriptor, formats: Formats) -> SignRequest {
         let Self { scope, storage, annotations, identity, docker_media_types } = self.clone();
-        SignRequest { repository, storage, image, scope, formats, annotations, identity, docker_media_types }
+        SignRequest {
+            repository,
+            storage,
+            image,
+            scope,
+            formats,
+            annotations,
+            identity,
+            docker_media_types,
+            attested_as: None,
+        }
     }
 }
 
@@ -196,6 +213,13 @@ impl SignOptions {
 pub struct SignReport {
     /// The image or index itself, then what the scope took in below it.
     pub subjects: Vec<SignedSubject>,
+    /// What of the builder's attestations was signed.
+    pub attestations: Vec<SignedAttestation>,
+    /// Whether the registry lists bundles itself, by its referrers API, or an index under a tag of ours does; unknown
+    /// where none were written.
+    pub has_referrers: Option<bool>,
+    /// The tags that signatures, attestations and lists of bundles stand under.
+    pub tags: Vec<String>,
 }
 
 /// One image, signed and verified.
@@ -222,14 +246,15 @@ pub struct StoredSignature {
     pub logged: Vec<LogPlace>,
 }
 
-/// Signs an image, or an index and what the scope takes in below it, by every signer in every format, reads the
-/// signatures back and verifies them.
+/// Signs an image, or an index and what the scope takes in below it, and what was attested of it, by every signer in
+/// every format, reads the signatures back and verifies them.
 ///
-/// Safe to repeat and to cancel: a signature that is there already is kept, and what is half written is found
-/// or made anew by the next run. Returns only when all of it stands and verifies.
+/// Each tag of each image is written once, since some registries let nobody write it twice. Safe to repeat and to
+/// cancel: a signature that is there already is kept, and what is half written is found or made anew by the next run.
+/// Returns only when all of it stands and verifies.
 ///
 /// # Errors
-/// [`SignError`], naming repository and what was attempted.
+/// [`SignError`], naming repository and what was attempted; [`SignError::Attestation`] before anything is written.
 pub async fn sign_image(
     store: &dyn Store,
     signers: &[Box<dyn Signer>],
@@ -243,13 +268,59 @@ pub async fn sign_image(
         signer.ready().await?;
     }
     let subjects = scope::expand(store, &request.repository, &request.image, request.scope).await?;
+    let statements = match &request.attested_as {
+        Some(tags) => attest::statements(store, request, tags).await?,
+        None => Vec::new(),
+    };
+    let mut claims: Vec<(usize, Claim<'_>)> = Vec::new();
+    for (number, statement) in statements.iter().enumerate() {
+        let kind = &statement.predicate_type;
+        let claim = |signer| Claim::new(signer, Arc::clone(&statement.bytes), kind);
+        claims.extend(signers.iter().map(|signer| (number, claim(signer.as_ref()))));
+    }
+
+    let work = |image| Work { image, signs: true, claims: Vec::new() };
+    let mut works: Vec<Work<'_>> = subjects.into_iter().map(work).collect();
+    for (number, claim) in &claims {
+        let image = &statements[*number].image;
+        for digest in [request.image.digest, image.descriptor.digest] {
+            let at = works.iter().position(|work| work.image.descriptor.digest == digest);
+            let at = at.unwrap_or_else(|| {
+                works.push(Work { image: image.clone(), signs: false, claims: Vec::new() });
+                works.len() - 1
+            });
+            works[at].claims.push((*number, claim));
+        }
+    }
     let run = &Run::new(store, signers, request, events);
-    let subjects = futures_util::stream::iter(&subjects)
-        .map(|subject| subject::sign(run, subject))
+    let done: Vec<subject::Done> = futures_util::stream::iter(&works)
+        .map(|work| subject::sign(run, work))
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    Ok(SignReport { subjects })
+    let attestation = |(number, statement): (usize, attest::Statement)| {
+        let stands = done.iter().flat_map(|done| &done.attested).filter(|(of, ..)| *of == number);
+        let (mut reused, mut logged) = (true, Vec::<LogPlace>::new());
+        for (_, new, places) in stands {
+            reused &= !new;
+            // Both formats and both subjects share one signature.
+            let known = |place: &&LogPlace| {
+                !logged.iter().any(|at| at.index == place.index && at.log_id == place.log_id)
+            };
+            let fresh: Vec<_> = places.iter().filter(known).cloned().collect();
+            logged.extend(fresh);
+        }
+        let (predicate_type, image) = (statement.predicate_type, statement.image.descriptor.digest);
+        SignedAttestation { predicate_type, image, reused, logged }
+    };
+    let tags = done.iter().flat_map(|done| done.tags.clone()).collect();
+    let has_referrers = done.iter().find_map(|done| done.by_tag).map(|by_tag| !by_tag);
+    // The statements are lent to the claims, and those to what was done.
+    drop(works);
+    drop(claims);
+    let attestations = statements.into_iter().enumerate().map(attestation).collect();
+    let subjects = done.into_iter().filter_map(|done| done.signed).collect();
+    Ok(SignReport { subjects, attestations, has_referrers, tags })
 }
 
 /// Waits before another attempt: longer each time, and not as long as the other writer does.

@@ -9,8 +9,8 @@ use kubectl_build::registry::credentials::Resolver;
 use kubectl_build::registry::{self, Client, Descriptor, Digest, Kind, Options, RegistryError, Repository};
 use kubectl_build::sign::key::{KeyFile, PublicKey};
 use kubectl_build::sign::{
-    ATTESTATION_LIMIT, Formats, KeySigner, Manifest, Scope, SignReport, SignRequest, Signer, Store,
-    StoreError, Verdict, VerifyRequest, Wanted, sign_image, verify_image,
+    ATTESTATION_LIMIT, Formats, KeySigner, Manifest, SignOptions, SignReport, Signer, Store, StoreError,
+    Verdict, VerifyRequest, Wanted, sign_image, verify_image,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -160,16 +160,8 @@ impl Bench {
         formats: Formats,
         annotations: &[(&str, &str)],
     ) -> SignReport {
-        let request = SignRequest {
-            repository: image.repository.clone(),
-            storage: None,
-            image: image.descriptor.clone(),
-            scope: Scope::default(),
-            formats,
-            annotations: map(annotations),
-            identity: None,
-            docker_media_types: false,
-        };
+        let options = SignOptions { annotations: map(annotations), ..SignOptions::default() };
+        let request = options.request(image.repository.clone(), image.descriptor.clone(), formats);
         sign_image(&self.store, std::slice::from_ref(&key.signer), &request, &Events::off()).await.unwrap()
     }
 

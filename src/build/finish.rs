@@ -7,9 +7,7 @@ use super::outcome::Unfinished;
 use super::store::RegistryStore;
 use crate::event::Events;
 use crate::registry::{self, Descriptor, Kind, Reference, RegistryError, Repository};
-use crate::sign::{
-    self, AttestRequest, Formats, SignError, SignOptions, SignReport, SignedAttestation, Signer,
-};
+use crate::sign::{self, Formats, SignError, SignOptions, SignReport, SignRequest, Signer};
 use crate::task::{Cancel, Cause};
 
 /// What is finished.
@@ -32,14 +30,8 @@ pub struct Finish<'a> {
     pub attest: bool,
 }
 
-/// What was signed.
-#[derive(Clone, Debug, Default)]
-pub struct Finished {
-    /// The image and what belongs to it, by repository.
-    pub signed: Vec<(Repository, SignReport)>,
-    /// What the builder attested of it, by repository.
-    pub attested: Vec<(Repository, SignedAttestation)>,
-}
+/// What was signed, by repository.
+pub type Signed = Vec<(Repository, SignReport)>;
 
 /// Why the job isn't finished.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +66,7 @@ impl Finish<'_> {
     ///
     /// # Errors
     /// What failed, and what is left to do. No tag has been written unless it is listed, or not certain.
-    pub async fn run(self, events: &Events, cancel: &Cancel) -> Result<Finished, (FinishError, Unfinished)> {
+    pub async fn run(self, events: &Events, cancel: &Cancel) -> Result<Signed, (FinishError, Unfinished)> {
         let mut moved = Moved::default();
         let done = match cancel.guard(self.steps(events, &mut moved)).await {
             Ok(result) => result,
@@ -88,47 +80,27 @@ impl Finish<'_> {
         })
     }
 
-    async fn steps(&self, events: &Events, moved: &mut Moved) -> Result<Finished, FinishError> {
+    async fn steps(&self, events: &Events, moved: &mut Moved) -> Result<Signed, FinishError> {
         // What the tags will stand for is read while it is signed; a failure counts only when it is their turn.
-        let (finished, manifests) = tokio::join!(self.sign(events), self.manifests());
-        let finished = finished?;
+        let (signed, manifests) = tokio::join!(self.sign(events), self.manifests());
+        let signed = signed.map_err(FinishError::Sign)?;
         self.write_tags(manifests, events, moved).await?;
-        Ok(finished)
+        Ok(signed)
     }
 
-    async fn sign(&self, events: &Events) -> Result<Finished, FinishError> {
+    async fn sign(&self, events: &Events) -> Result<Signed, SignError> {
         let store = RegistryStore(self.client.clone());
-        let mut finished = Finished::default();
-        if self.signers.is_empty() {
-            return Ok(finished);
+        let mut signed = Signed::new();
+        for repository in self.repositories.iter().filter(|_| !self.signers.is_empty()) {
+            let tags = self.tags.iter().filter(|tag| tag.repository == *repository);
+            let request = SignRequest {
+                attested_as: self.attest.then(|| tags.cloned().collect()),
+                ..self.options.request(repository.clone(), self.image.clone(), self.formats)
+            };
+            let report = sign::sign_image(&store, self.signers, &request, events).await?;
+            signed.push((repository.clone(), report));
         }
-        for repository in &self.repositories {
-            let request = self.options.request(repository.clone(), self.image.clone(), self.formats);
-            let report = sign::sign_image(&store, self.signers, &request, events);
-            finished.signed.push((repository.clone(), report.await.map_err(FinishError::Sign)?));
-            if self.attest {
-                let attested = self.attest(&store, repository, events).await.map_err(FinishError::Sign)?;
-                finished.attested.extend(attested.into_iter().map(|one| (repository.clone(), one)));
-            }
-        }
-        Ok(finished)
-    }
-
-    async fn attest(
-        &self,
-        store: &RegistryStore,
-        repository: &Repository,
-        events: &Events,
-    ) -> Result<Vec<SignedAttestation>, SignError> {
-        let tags = self.tags.iter().filter(|tag| tag.repository == *repository);
-        let request = AttestRequest {
-            repository: repository.clone(),
-            storage: self.options.storage.clone(),
-            image: self.image.clone(),
-            tags: tags.cloned().collect(),
-            formats: self.formats,
-        };
-        sign::attest_image(store, self.signers, &request, events).await
+        Ok(signed)
     }
 
     /// Reads the image's manifest by its digest in each repository that has a tag to be written.

@@ -1,7 +1,7 @@
 //! What a build brought about.
 
 use crate::registry::{Descriptor, Digest, Reference, Repository};
-use crate::sign::{Formats, SignReport, SignedAttestation, Signer};
+use crate::sign::{Formats, SignReport, Signer};
 use std::collections::BTreeMap;
 
 /// A finished build.
@@ -13,8 +13,6 @@ pub struct BuildOutcome {
     pub tags: Vec<Reference>,
     /// What was signed, by repository.
     pub signed: Vec<(Repository, SignReport)>,
-    /// What of the builder's attestations was signed, by repository.
-    pub attested: Vec<(Repository, SignedAttestation)>,
     /// Who signed it.
     pub signers: Vec<Box<dyn Signer>>,
     /// In which formats.

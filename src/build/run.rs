@@ -3,11 +3,12 @@
 use super::error::BuildError;
 use super::finish::Finish;
 use super::join::Join;
-use super::outcome::{BuildOutcome, Builds};
+use super::outcome::{BuildOutcome, Builds, Unfinished, shell_line};
 use super::part::{self, Common, Site, Solved};
 use super::placement::Group;
 use super::plan::{self, Delivery};
 use super::preflight;
+use super::record;
 use super::request::BuildRequest;
 use super::signing::{Ready, Signing};
 use crate::event::Events;
@@ -30,6 +31,8 @@ pub struct Deps {
     pub resolver: Arc<Resolver>,
     /// Who signs, if the build does.
     pub signing: Option<Signing>,
+    /// The flags that the command needs which would finish the job.
+    pub resume: Vec<String>,
 }
 
 /// Runs a build.
@@ -42,7 +45,7 @@ pub async fn run(
     events: &Events,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
-    let Deps { sites, client, resolver, signing } = deps;
+    let Deps { sites, client, resolver, signing, resume } = deps;
     let repositories = request.repositories();
     let joined = sites.len() > 1;
     let delivery = plan::delivery(request, signing.is_some(), joined);
@@ -73,7 +76,11 @@ pub async fn run(
 
     let response = match &solved[..] {
         [only] => only.response.clone(),
-        _ => BTreeMap::new(),
+        // What the whole image is, no builder knows; of what each recorded nothing is lost.
+        several => {
+            let all = several.iter().flat_map(|part| part.response.clone());
+            all.filter(|(key, _)| key.starts_with(record::PROVENANCE)).collect()
+        }
     };
     let builds = solved.iter().zip(&sites).map(|(part, site)| Builds {
         builder: part.reached.name.clone(),
@@ -109,6 +116,23 @@ pub async fn run(
     if let Delivery::ByDigest(repositories) = delivery {
         let tags = request.tags.clone();
         let attest = !request.attests.is_empty();
+        if !signers.is_empty() {
+            // Somebody who is killed from here on says nothing any more.
+            let step = events.step("pushed", format!("the image is pushed as {}", image.digest));
+            let left = Unfinished {
+                image: image.clone(),
+                repositories: repositories.clone(),
+                tags: tags.clone(),
+                written: Vec::new(),
+                unsure: None,
+                signs: true,
+            };
+            step.line(format!(
+                "should this be cut short, finish with: {}",
+                shell_line(&left.resume(&resume))
+            ));
+            step.done();
+        }
         let finish = Finish {
             client: &client,
             signers: &signers,
@@ -119,12 +143,11 @@ pub async fn run(
             tags,
             attest,
         };
-        let finished = finish.run(events, cancel).await;
-        let finished = finished.map_err(|(error, unfinished)| BuildError::Unfinished {
+        let signed = finish.run(events, cancel).await;
+        outcome.signed = signed.map_err(|(error, unfinished)| BuildError::Unfinished {
             error,
             unfinished: Box::new(unfinished),
         })?;
-        (outcome.signed, outcome.attested) = (finished.signed, finished.attested);
     }
     (outcome.signers, outcome.formats) = (signers, formats);
     if request.push {

@@ -76,14 +76,14 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     request.insecure_hosts = to_loosen;
     let registries::Registries { client, resolver, hosts } = registries;
     let shown = Shown::start(mode, title, env, early);
-    let deps = Deps { sites, client, resolver, signing };
+    let deps = Deps { sites, client, resolver, signing, resume: resume.clone() };
     let built = build::run(&request, deps, &shown.events, &cancel).await;
     let outcome = shown.end(built.map_err(|error| Failure::build(error, &resume))).await?;
 
     // The digests first: nobody else knows them.
     let verify = outcome.image.as_ref().map(|image| {
         let verify = report::Verification::of(image, &outcome.signers, outcome.formats, &hosts, trust);
-        let verify = verify.attested(&outcome.attested).and(&request.signing, &outcome.signers, &ca_files);
+        let verify = verify.attested(&outcome.signed).and(&request.signing, &outcome.signers, &ca_files);
         outcome.signed.iter().flat_map(|(repository, _)| verify.lines(repository)).collect::<Vec<_>>()
     });
     let verify = verify.unwrap_or_default();
@@ -112,7 +112,8 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         ));
     }
     if !json_report {
-        remarks.extend(report::logged(&outcome.signed, &outcome.attested));
+        remarks.extend(report::written(&outcome.signed, outcome.formats));
+        remarks.extend(report::logged(&outcome.signed));
         remarks.extend(verify);
     }
     printer::remark(remarks).await;

@@ -56,6 +56,9 @@ const INTERNAL: u8 = 100;
 /// The builder's machine is out of something.
 const EXHAUSTED: u8 = 102;
 
+/// What can be done about 413.
+const TOO_LARGE: &str = "the registry, or a proxy before it, limits how much is sent at once: raise that limit (nginx calls it `client_max_body_size`)";
+
 /// How many signatures that don't count are told of.
 const REASONS_MAX: usize = 20;
 
@@ -365,6 +368,10 @@ impl Failure {
             error => find::<RegistryError>(error),
         };
         let registry = registry.and_then(registry_hint);
+        let immutable = match &error {
+            FinishError::Sign(SignError::TagImmutable { tag, .. }) => Some(signature_tag_hint(tag)),
+            _ => None,
+        };
         let service = find::<KmsError>(&error).and_then(|error| error.hint.clone());
         let keyless = find::<KeylessError>(&error);
         let login = keyless.and_then(login_hint);
@@ -374,8 +381,12 @@ impl Failure {
             _ => find::<WitnessError>(&error),
         };
         let witness = witness.and_then(witness_hint).map(str::to_owned);
-        let mut failure =
-            Self::new(&error, code).hints(registry).hints(service).hints(token).hints(witness).hints(login);
+        let mut failure = Self::new(&error, code)
+            .hints(immutable.or(registry))
+            .hints(service)
+            .hints(token)
+            .hints(witness)
+            .hints(login);
         for tag in &unfinished.tags {
             let state = match tag {
                 tag if unfinished.written.contains(tag) => "points at the image",
@@ -574,6 +585,9 @@ fn push_hint(message: &str) -> Option<&'static str> {
             "make a builder that speaks plain HTTP to it: `kubectl buildkit create NAME --registry-http HOST`",
         );
     }
+    if has(&["413 Request Entity Too Large"]) {
+        return Some(TOO_LARGE);
+    }
     if has(&["429 Too Many Requests", "toomanyrequests"]) {
         return Some(
             "the registry limits how often it is asked: try again later, or log in with `docker login`",
@@ -687,6 +701,7 @@ fn registry_hint(error: &RegistryError) -> Option<String> {
         Kind::TagImmutable => "push another tag, or allow this one to be overwritten".to_owned(),
         Kind::RateLimited { retry_after: Some(pause) } => format!("try again in {} s", pause.as_secs()),
         Kind::RateLimited { retry_after: None } => "try again later".to_owned(),
+        Kind::Rejected if error.status() == Some(413) => TOO_LARGE.to_owned(),
         Kind::Server | Kind::Timeout | Kind::Disconnected => format!("{host} has trouble: try again later"),
         Kind::UntrustedCertificate => format!("name its authority with `--registry-ca {host}=FILE`"),
         Kind::PlainHttp => format!("if that is meant, say `--registry-http {host}`"),
@@ -696,6 +711,15 @@ fn registry_hint(error: &RegistryError) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// Returns the ways out where a tag that collects signatures exists already and cannot be moved.
+fn signature_tag_hint(tag: &str) -> String {
+    let elsewhere = "`--signature-repository REPOSITORY` with one whose tags may be moved";
+    match tag.ends_with(".sig") || tag.ends_with(".att") {
+        true => format!("say `--signature-format bundle`, which needs no such tag, or {elsewhere}"),
+        false => format!("the registry has no referrers API and needs this tag for bundles: say {elsewhere}"),
+    }
 }
 
 /// Puts flags into each kubectl line of a hint that stands between backticks.

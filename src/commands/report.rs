@@ -7,13 +7,16 @@ use crate::config::results::ResultKind;
 use crate::registry::{Descriptor, Digest, HostOptions, Repository};
 use crate::sign::key::KeyReference;
 use crate::sign::{
-    Certified, CosignLine, Format, Formats, LogPlace, RegistryAccess, SignOptions, SignReport,
-    SignedAttestation, SignedBy, Signer, StoredSignature, Subject, VerifyLines, verify_lines,
+    Certified, CosignLine, Formats, LogPlace, RegistryAccess, SignOptions, SignReport, SignedAttestation,
+    SignedBy, Signer, StoredSignature, Subject, VerifyLines, verify_lines,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+
+/// A registry whose tags are lifetimes.
+const TTL_SH: &str = "ttl.sh";
 
 /// Returns the lines for standard output: each tag with the digest that it points at, or the digest alone.
 pub(super) fn digests(outcome: &BuildOutcome, quiet: bool) -> Vec<String> {
@@ -78,7 +81,9 @@ impl Verification {
     }
 
     /// Adds the attestations that were signed.
-    pub(super) fn attested(mut self, attested: &[(Repository, SignedAttestation)]) -> Self {
+    pub(super) fn attested(mut self, signed: &[(Repository, SignReport)]) -> Self {
+        let attested =
+            signed.iter().flat_map(|(at, report)| report.attestations.iter().map(move |one| (at, one)));
         for (repository, attestation) in attested {
             let entry = (repository.clone(), attestation.predicate_type.clone());
             if !self.attested.contains(&entry) {
@@ -162,6 +167,36 @@ fn cosign_type(predicate_type: &str) -> &str {
     }
 }
 
+/// Says of each repository what was signed there, how it is kept, and what the registry can do.
+pub(super) fn written(signed: &[(Repository, SignReport)], formats: Formats) -> Vec<String> {
+    let line = |(at, report): &(Repository, SignReport)| {
+        let mut what: Vec<&str> = report.subjects.iter().map(|signed| signed.subject.role.as_str()).collect();
+        let kinds: Vec<_> = report.attestations.iter().map(|one| cosign_type(&one.predicate_type)).collect();
+        let attested = format!("what was attested ({})", kinds.join(", "));
+        what.extend((!kinds.is_empty()).then_some(attested.as_str()));
+        let tags = if kinds.is_empty() { "`.sig` tags" } else { "`.sig` and `.att` tags" };
+        let lists = match report.has_referrers {
+            Some(true) => ", which the registry lists by its referrers API",
+            Some(false) => ", which tags `sha256-…` list: the registry has no referrers API",
+            None => "",
+        };
+        let how = match formats {
+            Formats::Both => format!("under {tags} and as bundles{lists}"),
+            Formats::Legacy => format!("under {tags}"),
+            Formats::Bundle => format!("as bundles{lists}"),
+        };
+        format!("signed in {at}: {}; {how}", what.join(", "))
+    };
+    let mut lines: Vec<String> = signed.iter().map(line).collect();
+    if signed.iter().any(|(at, _)| at.registry == TTL_SH) {
+        lines.push(format!(
+            "{TTL_SH} removes an image after the time that its tag names; signatures have tags, and a lifetime, of \
+             their own: either may be gone before the other"
+        ));
+    }
+    lines
+}
+
 /// Returns the content of a result file: no newline at its end, because Tekton takes every byte.
 pub(super) fn result(outcome: &BuildOutcome, kind: ResultKind) -> String {
     let digest = outcome.digest().map(ToString::to_string).unwrap_or_default();
@@ -189,13 +224,13 @@ pub(super) fn result(outcome: &BuildOutcome, kind: ResultKind) -> String {
 /// Returns the report as one line of JSON.
 pub(super) fn json(outcome: &BuildOutcome, verify: &[String]) -> String {
     let image = outcome.image.as_ref();
-    let signed = outcome.signed.iter().flat_map(|(at, report)| signatures(at, report));
     json!({
         "digest": image.map(|image| image.digest.to_string()),
         "mediaType": image.map(|image| image.media_type.as_str()),
         "tags": outcome.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "signatures": signed.collect::<Vec<_>>(),
-        "attestations": attestations(outcome),
+        "signatures": signatures(&outcome.signed),
+        "attestations": attestations(&outcome.signed),
+        "repositories": repositories(&outcome.signed),
         "verify": verify,
     })
     .to_string()
@@ -226,17 +261,19 @@ pub(super) fn metadata(outcome: &BuildOutcome) -> Vec<u8> {
         root.insert("image.name".to_owned(), json!(names.join(",")));
     }
     if let Some(Builds { builder, pod, reference, .. }) = outcome.builds.first() {
+        // An address without a name is known by its end: the parts are told apart by slashes.
+        let builder = builder.rsplit('/').next().unwrap_or(builder);
         let node = pod.as_deref().unwrap_or(builder);
         root.insert("buildx.build.ref".to_owned(), json!(format!("{builder}/{node}/{reference}")));
     }
     let mut own = Map::new();
     if !outcome.signed.is_empty() {
-        let signatures: Vec<_> =
-            outcome.signed.iter().flat_map(|(at, report)| signatures(at, report)).collect();
-        own.insert("signatures".to_owned(), json!(signatures));
+        own.insert("signatures".to_owned(), json!(signatures(&outcome.signed)));
+        own.insert("repositories".to_owned(), json!(repositories(&outcome.signed)));
     }
-    if !outcome.attested.is_empty() {
-        own.insert("attestations".to_owned(), attestations(outcome).into());
+    let attested = attestations(&outcome.signed);
+    if !attested.is_empty() {
+        own.insert("attestations".to_owned(), attested.into());
     }
     if outcome.builds.len() > 1 {
         let builds = outcome.builds.iter().map(|build| {
@@ -257,16 +294,18 @@ pub(super) fn metadata(outcome: &BuildOutcome) -> Vec<u8> {
     text
 }
 
-fn signatures(at: &Repository, report: &SignReport) -> Vec<Value> {
+fn signatures(signed: &[(Repository, SignReport)]) -> Vec<Value> {
     let mut list = Vec::new();
-    for signed in &report.subjects {
+    for (at, signed) in
+        signed.iter().flat_map(|(at, report)| report.subjects.iter().map(move |one| (at, one)))
+    {
         for signature in &signed.signatures {
             list.push(json!({
                 "repository": at.to_string(),
                 "digest": signed.subject.descriptor.digest.to_string(),
                 "role": signed.subject.role,
                 "signer": signature.signer,
-                "format": match signature.format { Format::Legacy => "legacy", Format::Bundle => "bundle" },
+                "format": signature.format.to_string(),
                 "manifest": signature.location.to_string(),
                 "reused": signature.reused,
                 "log": log(&signature.logged),
@@ -276,8 +315,8 @@ fn signatures(at: &Repository, report: &SignReport) -> Vec<Value> {
     list
 }
 
-fn attestations(outcome: &BuildOutcome) -> Vec<Value> {
-    let attestation = |(at, attestation): &(Repository, SignedAttestation)| {
+fn attestations(signed: &[(Repository, SignReport)]) -> Vec<Value> {
+    let attestation = |(at, attestation): (&Repository, &SignedAttestation)| {
         json!({
             "repository": at.to_string(),
             "digest": attestation.image.to_string(),
@@ -286,7 +325,12 @@ fn attestations(outcome: &BuildOutcome) -> Vec<Value> {
             "log": log(&attestation.logged),
         })
     };
-    outcome.attested.iter().map(attestation).collect()
+    attested(signed).map(attestation).collect()
+}
+
+/// Returns what was attested, each with its repository.
+fn attested(signed: &[(Repository, SignReport)]) -> impl Iterator<Item = (&Repository, &SignedAttestation)> {
+    signed.iter().flat_map(|(at, report)| report.attestations.iter().map(move |one| (at, one)))
 }
 
 /// Returns where logs have a signature.
@@ -296,10 +340,7 @@ pub(super) fn log(places: &[LogPlace]) -> Value {
 }
 
 /// Returns a line for each entry that logs have of what was signed.
-pub(super) fn logged(
-    signed: &[(Repository, SignReport)],
-    attested: &[(Repository, SignedAttestation)],
-) -> Vec<String> {
+pub(super) fn logged(signed: &[(Repository, SignReport)]) -> Vec<String> {
     let mut lines = Vec::new();
     for (at, subject) in
         signed.iter().flat_map(|(at, report)| report.subjects.iter().map(move |one| (at, one)))
@@ -310,16 +351,29 @@ pub(super) fn logged(
             lines.extend(logged.iter().map(|place| format!("logged: {of}: {place}")));
         }
     }
-    for (at, SignedAttestation { predicate_type, image, logged, .. }) in attested {
+    for (at, SignedAttestation { predicate_type, image, logged, .. }) in attested(signed) {
         let of = format!("{predicate_type} of {at}@{image}");
         lines.extend(logged.iter().map(|place| format!("logged: {of}: {place}")));
     }
     lines
 }
 
+/// What each registry can do, and what stands there beside the image.
+fn repositories(signed: &[(Repository, SignReport)]) -> Vec<Value> {
+    let of = |(at, report): &(Repository, SignReport)| {
+        json!({
+            "repository": at.to_string(),
+            "referrersApi": report.has_referrers,
+            "signatureTags": report.tags,
+        })
+    };
+    signed.iter().map(of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sign::{SignedAttestation, SignedSubject, Subject};
 
     fn outcome() -> BuildOutcome {
         let digest = Digest::of(b"image");
@@ -367,6 +421,72 @@ mod tests {
         assert_eq!(report["digest"], digest.to_string());
         assert_eq!(report["tags"][2], "s.example/b:1");
         assert_eq!(report["verify"][0], "cosign verify");
+    }
+
+    fn signed(at: &str, has_referrers: Option<bool>, kinds: &[&str]) -> (Repository, SignReport) {
+        let subject = |name: &str, role: &str| SignedSubject {
+            subject: Subject {
+                descriptor: Descriptor::bare("m", Digest::of(name.as_bytes()), 5),
+                role: role.to_owned(),
+            },
+            signatures: Vec::new(),
+        };
+        let attestation = |kind: &&str| SignedAttestation {
+            predicate_type: (*kind).to_owned(),
+            image: Digest::of(b"amd64"),
+            reused: false,
+            logged: Vec::new(),
+        };
+        let report = SignReport {
+            subjects: vec![subject("image", "index"), subject("amd64", "linux/amd64")],
+            attestations: kinds.iter().map(attestation).collect(),
+            has_referrers,
+            tags: vec![format!("{}.sig", Digest::of(b"image").tag())],
+        };
+        (at.parse().expect("a repository"), report)
+    }
+
+    #[test]
+    fn a_line_says_what_was_written_and_what_the_registry_can_do() {
+        let one = |signed, formats| {
+            let lines = written(&[signed], formats);
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            lines[0].clone()
+        };
+        assert_eq!(
+            one(signed("r.example/a", Some(true), &["https://spdx.dev/Document"]), Formats::Both),
+            "signed in r.example/a: index, linux/amd64, what was attested (spdxjson); under `.sig` and `.att` tags \
+             and as bundles, which the registry lists by its referrers API"
+        );
+        assert_eq!(
+            one(signed("r.example/a", Some(false), &[]), Formats::Bundle),
+            "signed in r.example/a: index, linux/amd64; as bundles, which tags `sha256-…` list: the registry has no \
+             referrers API"
+        );
+        assert_eq!(
+            one(signed("r.example/a", None, &[]), Formats::Legacy),
+            "signed in r.example/a: index, linux/amd64; under `.sig` tags"
+        );
+        let mut outcome = outcome();
+        outcome.signed = vec![signed("r.example/a", Some(false), &["https://slsa.dev/provenance/v1"])];
+        let report: Value = serde_json::from_str(&json(&outcome, &[])).expect("JSON");
+        let repository = &report["repositories"][0];
+        assert_eq!(
+            (&repository["repository"], &repository["referrersApi"]),
+            (&json!("r.example/a"), &json!(false))
+        );
+        assert_eq!(repository["signatureTags"][0], format!("{}.sig", Digest::of(b"image").tag()));
+        assert_eq!(report["attestations"][0]["predicateType"], "https://slsa.dev/provenance/v1");
+    }
+
+    #[test]
+    fn on_ttl_sh_signatures_have_a_lifetime_of_their_own() {
+        let lines = written(&[signed("ttl.sh/a", Some(false), &[])], Formats::Both);
+        assert!(
+            lines[1].starts_with("ttl.sh removes an image after the time that its tag names"),
+            "{lines:?}"
+        );
+        assert_eq!(written(&[], Formats::Both), [""; 0]);
     }
 
     #[test]

@@ -93,22 +93,23 @@ pub(super) async fn run(
             tags: tags.clone(),
             attest: attestations,
         };
-        let finished = finish.run(&shown.events, &cancel).await;
-        let finished =
-            finished.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;
+        let signed = finish.run(&shown.events, &cancel).await;
+        let signed = signed.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;
         let verify = report::Verification::of(&image, &signers, formats, &registries.hosts, trust);
         let ca_files = registry.ca_file_of_each(&repositories);
-        let logged = report::logged(&finished.signed, &finished.attested);
-        Ok((verify.attested(&finished.attested).and(&options, &signers, &ca_files), logged))
+        let verify = verify.attested(&signed).and(&options, &signers, &ca_files);
+        let mut remarks = report::written(&signed, formats);
+        remarks.extend(report::logged(&signed));
+        Ok((remarks, verify))
     };
     let result = work.await;
-    let (verify, logged) = shown.end(result).await?;
+    let (remarks, verify) = shown.end(result).await?;
     print_lines(match tags.as_slice() {
         [] => repositories.iter().map(|repository| format!("{repository}@{digest}")).collect::<Vec<_>>(),
         tags => tags.iter().map(|tag| format!("{tag}@{digest}")).collect(),
     })?;
     let verify = repositories.iter().flat_map(|repository| verify.lines(repository));
-    printer::remark(logged.into_iter().chain(verify)).await;
+    printer::remark(remarks.into_iter().chain(verify)).await;
     Ok(())
 }
 

@@ -7,8 +7,8 @@
 mod publish;
 mod read;
 
-pub(super) use publish::{Published, publish, verify};
-pub(super) use read::{BLOB_LIMIT, Standing};
+pub(super) use publish::{Item, Published, publish, verify};
+pub(super) use read::BLOB_LIMIT;
 
 use super::evidence::{Evidence, Material};
 use super::json::{Object, raw};
@@ -27,10 +27,10 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-pub(super) const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-pub(super) const PREDICATE_TYPE: &str = "predicateType";
+const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+const PREDICATE_TYPE: &str = "predicateType";
 /// The media type of an attestation's layer.
-pub(super) const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const CHAIN: &str = "dev.sigstore.cosign/chain";
 const LOGGED: &str = "dev.sigstore.cosign/bundle";

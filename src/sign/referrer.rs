@@ -7,7 +7,7 @@ mod read;
 
 pub(super) use publish::{Published, publish, verify};
 pub use read::ATTESTATION_LIMIT;
-pub(super) use read::{Listing, candidates, list};
+pub(super) use read::{candidates, list};
 
 use super::bundle;
 use super::json::{Object, raw};

@@ -6,13 +6,13 @@ use super::error::SignError;
 use super::evidence::Signer;
 use super::log::LogPlace;
 use super::payload;
-use super::referrer::EMPTY_CONFIG;
 use super::store::Store;
 use crate::event::Events;
 use crate::registry::{Digest, Repository};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
@@ -35,7 +35,7 @@ pub(super) struct Run<'a> {
     pub(super) signers: &'a [Box<dyn Signer>],
     pub(super) request: &'a SignRequest,
     pub(super) events: &'a Events,
-    empty_config: OnceCell<()>,
+    uploads: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
     contended: AtomicBool,
 }
 
@@ -46,14 +46,8 @@ impl<'a> Run<'a> {
         request: &'a SignRequest,
         events: &'a Events,
     ) -> Self {
-        Self {
-            store,
-            signers,
-            request,
-            events,
-            empty_config: OnceCell::new(),
-            contended: AtomicBool::new(false),
-        }
+        let (uploads, contended) = (Mutex::default(), AtomicBool::new(false));
+        Self { store, signers, request, events, uploads, contended }
     }
 
     /// Returns the repository that signatures name.
@@ -103,10 +97,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Uploads the empty config that all referrers name, once for each run.
-    pub(super) async fn ensure_empty_config(&self) -> Result<(), SignError> {
-        let upload = || self.store.put_blob(self.storage(), Bytes::from_static(EMPTY_CONFIG));
-        self.empty_config.get_or_try_init(upload).await?;
+    /// Uploads a blob, or waits until it is: several signatures share contents, and all referrers their config.
+    pub(super) async fn upload(&self, bytes: Bytes) -> Result<(), SignError> {
+        let digest = Digest::of(&bytes);
+        let mut uploads = self.uploads.lock().expect("nobody panics while holding the map");
+        let once = Arc::clone(uploads.entry(digest).or_default());
+        drop(uploads);
+        once.get_or_try_init(|| self.store.put_blob(self.storage(), bytes)).await?;
         Ok(())
     }
 

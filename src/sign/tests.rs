@@ -168,6 +168,7 @@ fn request() -> SignRequest {
         annotations: BTreeMap::new(),
         identity: None,
         docker_media_types: false,
+        attested_as: None,
     }
 }
 

@@ -1,6 +1,5 @@
 //! BuildKit's statements, found from an index, and ours with the same predicate.
 
-use super::STATEMENT_LIMIT;
 use crate::registry::{Descriptor, Digest, Reference, Repository};
 use crate::sign::bundle;
 use crate::sign::error::SignError;
@@ -10,6 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
+/// The largest statement that is read; a bill of materials of a large image takes some megabytes.
+const STATEMENT_LIMIT: usize = 64 << 20;
 /// Where an attestation manifest names the image that it is about (buildkit util/attestation).
 const ABOUT: &str = "vnd.docker.reference.digest";
 const KIND: &str = "vnd.docker.reference.type";

@@ -1,9 +1,12 @@
 //! Finds the bundles that refer to an image, wherever the registry lists them.
 
-use super::super::bundle::SIGNED;
+use super::super::bundle::{self, SIGNED};
+use super::publish::Stands;
 use super::{Entry, FallbackIndex, find, may_be, may_hold};
 use crate::registry::{Descriptor, Digest, Repository};
+use crate::sign::claim::Claim;
 use crate::sign::error::SignError;
+use crate::sign::run::Placed;
 use crate::sign::store::{Manifest, Store};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -63,6 +66,55 @@ pub(super) fn open_index(
     }
 }
 
+/// Returns how large a bundle of this predicate type may be.
+pub(super) fn limit(predicate_type: &str) -> usize {
+    if predicate_type == SIGNED { BUNDLE_LIMIT } else { ATTESTATION_LIMIT }
+}
+
+/// Looks for each claim among the listed bundles. Entries whose content is gone are passed over: garbage collection may
+/// leave them behind.
+pub(super) async fn find_claims(
+    store: &dyn Store,
+    at: &Repository,
+    image: &Digest,
+    listed: Vec<Descriptor>,
+    claims: &[&Claim<'_>],
+) -> Result<Vec<Option<Stands>>, SignError> {
+    let open = |listed: Descriptor| async move {
+        let manifest = store.get_manifest(at, &listed.digest.to_string()).await?;
+        let Some(found) = manifest.and_then(|manifest| find(&manifest.bytes, image)) else {
+            return Ok::<_, SignError>(None);
+        };
+        let may_be = |claim: &&&Claim<'_>| may_be(&found.entry.annotations, claim.predicate_type);
+        let Some(limit) = claims.iter().filter(may_be).map(|claim| limit(claim.predicate_type)).max() else {
+            return Ok(None);
+        };
+        // Too large or unreadable means: none of ours.
+        let blob = store.get_blob(at, &found.bundle, limit).await.ok();
+        let blob = blob.filter(|blob| Digest::of(blob) == found.bundle);
+        let Some(opened) = blob.and_then(|blob| bundle::open(&blob).ok()) else { return Ok(None) };
+        let mut stands = Vec::new();
+        for claim in claims {
+            let (reused, logged) =
+                (!claim.once.is_own(&opened.evidence), claim.once.logged(&opened.evidence));
+            let placed = Placed { location: found.entry.digest, reused, logged };
+            let is = claim.is(&opened, image).await?;
+            stands.push(is.then(|| Stands { entry: found.entry.clone(), bundle: found.bundle, placed }));
+        }
+        Ok(Some(stands))
+    };
+    let may_hold = |listed: &Descriptor| claims.iter().any(|claim| may_hold(listed, claim.predicate_type));
+    let candidates = listed.into_iter().filter(may_hold).take(LOOKED_INTO);
+    let mut opened = futures_util::stream::iter(candidates).map(open).buffered(AT_ONCE);
+    let mut standing = vec![None; claims.len()];
+    while let Some(candidate) = opened.try_next().await? {
+        for (standing, found) in standing.iter_mut().zip(candidate.into_iter().flatten()) {
+            *standing = standing.take().or(found);
+        }
+    }
+    Ok(standing)
+}
+
 /// A bundle that refers to the image already, not verified.
 pub(in crate::sign) struct Stored {
     /// The manifest that holds it.
@@ -71,29 +123,6 @@ pub(in crate::sign) struct Stored {
     pub(in crate::sign) bundle: Digest,
     /// Its bytes.
     pub(in crate::sign) blob: Bytes,
-}
-
-/// Fetches the listed bundles that may be signatures of the image. Entries whose content is gone are passed
-/// over: garbage collection may leave them behind.
-pub(in crate::sign) async fn fetch_bundles(
-    store: &dyn Store,
-    at: &Repository,
-    image: &Digest,
-    listed: Vec<Descriptor>,
-) -> Result<Vec<Stored>, SignError> {
-    let fetch = |listed: Descriptor| async move {
-        let manifest = store.get_manifest(at, &listed.digest.to_string()).await?;
-        let Some(found) = manifest.and_then(|manifest| find(&manifest.bytes, image)) else {
-            return Ok::<_, SignError>(None);
-        };
-        // Too large or unreadable means: not a signature of ours.
-        let blob = store.get_blob(at, &found.bundle, BUNDLE_LIMIT).await.ok();
-        Ok(blob.map(|blob| Stored { entry: found.entry, bundle: found.bundle, blob }))
-    };
-    let candidates = listed.into_iter().filter(|listed| may_hold(listed, SIGNED)).take(LOOKED_INTO);
-    let fetched: Vec<Option<Stored>> =
-        futures_util::stream::iter(candidates).map(fetch).buffered(AT_ONCE).try_collect().await?;
-    Ok(fetched.into_iter().flatten().collect())
 }
 
 /// Fetches the listed bundles that may be statements of this predicate type, for a verifier: each that can't be

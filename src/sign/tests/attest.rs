@@ -1,6 +1,5 @@
 //! What BuildKit attested, signed over the in-memory store and found again as a stranger finds it.
 
-use super::super::attest::{AttestRequest, attest_image};
 use super::*;
 use serde_json::{Value, json};
 
@@ -17,7 +16,7 @@ fn put(store: &MemoryStore, media_type: &str, json: &Value) -> Descriptor {
 }
 
 /// Puts an index of one image with its provenance into the store, as BuildKit does; the statement is about `about`.
-fn built(store: &MemoryStore, about: Option<&Digest>) -> AttestRequest {
+fn built(store: &MemoryStore, about: Option<&Digest>) -> SignRequest {
     let image = put(store, MANIFEST, &json!({ "layers": [] }));
     let digest = about.unwrap_or(&image.digest);
     let statement = json!({
@@ -44,12 +43,10 @@ fn built(store: &MemoryStore, about: Option<&Digest>) -> AttestRequest {
         entry(&image, json!({ "platform": { "os": "linux", "architecture": "arm64" } })),
         entry(&attestation, about),
     ];
-    AttestRequest {
-        repository: "registry.example/team/app".parse().unwrap(),
-        storage: None,
+    SignRequest {
         image: put(store, INDEX, &json!({ "manifests": images })),
-        tags: vec!["registry.example/team/app:1".parse().unwrap()],
-        formats: Formats::Both,
+        attested_as: Some(vec!["registry.example/team/app:1".parse().unwrap()]),
+        ..request()
     }
 }
 
@@ -81,8 +78,9 @@ async fn a_stranger_finds_the_provenance_at_the_index_and_at_the_image() {
         let store = MemoryStore::new(has_api);
         let request = built(&store, None);
         let signers = [signer("p256-pkcs8"), signer("rsa2048-pkcs8")];
-        let done = attest_image(&store, &signers, &request, &Events::off()).await.unwrap();
-        let [attested] = &done[..] else { panic!("{done:?}") };
+        let done = sign_image(&store, &signers, &request, &Events::off()).await.unwrap();
+        assert_eq!(done.has_referrers, Some(has_api));
+        let [attested] = &done.attestations[..] else { panic!("{done:?}") };
         assert_eq!((attested.predicate_type.as_str(), attested.reused), (SLSA, false));
         for image in [request.image.digest, attested.image] {
             for key in ["p256-pkcs8", "rsa2048-pkcs8"] {
@@ -98,8 +96,8 @@ async fn a_stranger_finds_the_provenance_at_the_index_and_at_the_image() {
         }
         // Again, and nothing is made or written.
         let writes = store.calls("put ");
-        let again = attest_image(&store, &signers, &request, &Events::off()).await.unwrap();
-        assert!(again[0].reused && store.calls("put ") == writes);
+        let again = sign_image(&store, &signers, &request, &Events::off()).await.unwrap();
+        assert!(again.attestations[0].reused && store.calls("put ") == writes);
     }
 }
 
@@ -108,11 +106,11 @@ async fn the_tag_of_attestations_keeps_what_stands_there_and_what_comes_between(
     let store = MemoryStore::new(false);
     let request = built(&store, None);
     let first = [signer("p256-pkcs8")];
-    attest_image(&store, &first, &request, &Events::off()).await.unwrap();
+    sign_image(&store, &first, &request, &Events::off()).await.unwrap();
     // Another writer overwrites the tag with what he had read before.
     let tag = format!("{}.att", request.image.digest.tag());
     store.edit(|state| state.lost_writes.insert(tag.clone(), 2));
-    attest_image(&store, &[signer("rsa2048-pkcs8")], &request, &Events::off()).await.unwrap();
+    sign_image(&store, &[signer("rsa2048-pkcs8")], &request, &Events::off()).await.unwrap();
     assert_eq!(store.tag(&tag)["layers"].as_array().unwrap().len(), 2);
     for key in ["p256-pkcs8", "rsa2048-pkcs8"] {
         assert_eq!(accepted(&store, key, request.image.digest).await.len(), 2);
@@ -123,11 +121,31 @@ async fn the_tag_of_attestations_keeps_what_stands_there_and_what_comes_between(
 async fn a_statement_about_another_image_is_not_signed() {
     let store = MemoryStore::new(true);
     let request = built(&store, Some(&Digest::of(b"another")));
-    let refused = attest_image(&store, &[signer("p256-pkcs8")], &request, &Events::off()).await.unwrap_err();
+    let refused = sign_image(&store, &[signer("p256-pkcs8")], &request, &Events::off()).await.unwrap_err();
     assert!(matches!(refused, SignError::Attestation { .. }), "{refused}");
     assert_eq!(store.calls("put "), 0);
     // What has no attestations has nothing to sign.
-    let plain = AttestRequest { image: super::request().image, ..request };
-    let none = attest_image(&store, &[signer("p256-pkcs8")], &plain, &Events::off()).await.unwrap();
-    assert_eq!(none, []);
+    let plain = SignRequest { image: super::request().image, ..request };
+    let none = sign_image(&store, &[signer("p256-pkcs8")], &plain, &Events::off()).await.unwrap();
+    assert_eq!(none.attestations, []);
+}
+
+/// Signatures and attestations of several signers: each tag is written once, for registries where none can be moved.
+#[tokio::test]
+async fn each_tag_is_written_once() {
+    for has_api in [true, false] {
+        let store = MemoryStore::new(has_api);
+        let request = SignRequest { scope: Scope::Index, ..built(&store, None) };
+        let signers = [signer("p256-pkcs8"), signer("rsa2048-pkcs8")];
+        let report = sign_image(&store, &signers, &request, &Events::off()).await.unwrap();
+        let image = report.attestations[0].image;
+        assert_eq!(report.subjects.len(), 1, "the platform's image is attested, not signed");
+        for (digest, ends) in [(request.image.digest, &[".sig", ".att", ""][..]), (image, &[".att", ""])] {
+            for end in ends.iter().filter(|end| !(has_api && end.is_empty())) {
+                let put = format!("put {}{end}", digest.tag());
+                let writes = store.edit(|state| state.calls.iter().filter(|call| **call == put).count());
+                assert_eq!(writes, 1, "{put}");
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! DSSE envelopes as layers of the `.att` tag hold them.
 
-use crate::sign::bundle;
+use super::bundle;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
