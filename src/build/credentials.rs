@@ -43,10 +43,15 @@ impl Credentials for RegistryCredentials {
     }
 }
 
-/// Returns the repository that a token is for, if it is for one: `repository:team/app:pull,push`.
+/// Returns the repository that a token is for, if it is for one: `repository:team/app:pull,push`. Others that are only
+/// pulled from beside the one that is pushed to are those that the daemon would mount blobs from; without that right
+/// it uploads them.
 fn scope_path(scopes: &[String]) -> Option<&str> {
-    let paths = scopes.iter().filter_map(|scope| scope.strip_prefix("repository:")?.rsplit_once(':'));
-    let mut paths = paths.map(|(path, _actions)| path);
+    let scopes = scopes.iter().filter_map(|scope| scope.strip_prefix("repository:")?.rsplit_once(':'));
+    let scopes: Vec<(&str, &str)> = scopes.collect();
+    let pushes = |actions: &str| actions.split(',').any(|action| action == "push");
+    let pushed = scopes.iter().any(|(_, actions)| pushes(actions));
+    let mut paths = scopes.iter().filter(|(_, actions)| !pushed || pushes(actions)).map(|(path, _)| *path);
     let first = paths.next()?;
     paths.all(|path| path == first).then_some(first)
 }
@@ -91,6 +96,8 @@ mod tests {
         let scopes = |list: &[&str]| list.iter().map(|&scope| scope.to_owned()).collect::<Vec<_>>();
         assert_eq!(scope_path(&scopes(&["repository:team/app:pull,push"])), Some("team/app"));
         assert_eq!(scope_path(&scopes(&["repository:a:pull", "repository:b:pull"])), None);
+        assert_eq!(scope_path(&scopes(&["repository:a:pull", "repository:b:pull,push"])), Some("b"));
+        assert_eq!(scope_path(&scopes(&["repository:a:pull,push", "repository:b:pull,push"])), None);
         assert_eq!(scope_path(&scopes(&["registry:catalog:*"])), None);
         assert_eq!(scope_path(&[]), None);
     }

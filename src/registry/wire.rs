@@ -105,6 +105,10 @@ impl Wire {
                     rescheme.map_err(|()| Trouble::new(Kind::Protocol, "the URL has no plain twin"))?;
                     continue;
                 }
+                // It was not looked into: sending it again does no harm, whatever it is.
+                Ok(response) if response.status == StatusCode::TOO_MANY_REQUESTS => {
+                    pauses.next(response.retry_after())
+                }
                 _ if !request.repeatable => None,
                 Ok(response) if is_passing(response.status) => pauses.next(response.retry_after()),
                 Err(trouble) if trouble.kind == Kind::Disconnected => pauses.next(None),
