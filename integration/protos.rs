@@ -7,6 +7,7 @@ use std::path::Path;
 
 const PROTOS: &[&str] = &[
     "auth.proto",
+    "content.proto",
     "control.proto",
     "filesync.proto",
     "fsutil.proto",

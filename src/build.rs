@@ -14,6 +14,7 @@ pub mod placement;
 pub mod plan;
 pub mod preflight;
 pub mod reach;
+mod record;
 pub mod request;
 mod run;
 mod settle;

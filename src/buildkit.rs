@@ -13,6 +13,7 @@ mod client;
 mod dial;
 mod excerpt;
 pub mod failure;
+mod history;
 mod link;
 mod silence;
 pub mod solve;

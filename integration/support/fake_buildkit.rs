@@ -7,8 +7,8 @@ use kubectl_build::pb::google::rpc;
 use kubectl_build::pb::moby::buildkit::v1::control_server::{Control, ControlServer};
 use kubectl_build::pb::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
 use kubectl_build::pb::moby::buildkit::v1::{
-    BytesMessage, InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, SolveRequest,
-    SolveResponse, StatusRequest, StatusResponse,
+    BuildHistoryEvent, BuildHistoryRequest, BytesMessage, InfoRequest, InfoResponse, ListWorkersRequest,
+    ListWorkersResponse, SolveRequest, SolveResponse, StatusRequest, StatusResponse,
 };
 use kubectl_build::task::{self, Task};
 use prost::Message as _;
@@ -202,6 +202,15 @@ impl Control for Service {
         scripted.unwrap_or(Ok(()))?;
         let version = BuildkitVersion { version: "v0.0.0-fake".to_owned(), ..BuildkitVersion::default() };
         Ok(Response::new(InfoResponse { buildkit_version: Some(version) }))
+    }
+
+    type ListenBuildHistoryStream = Out<BuildHistoryEvent>;
+
+    async fn listen_build_history(
+        &self,
+        _request: Request<BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
+        Err(Status::unimplemented("this fake keeps no history"))
     }
 }
 

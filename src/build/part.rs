@@ -5,6 +5,7 @@ use super::error::BuildError;
 use super::placement::{Group, How};
 use super::plan::{self, Delivery, Share, SolvePlan};
 use super::reach::{self, Place, Reached};
+use super::record;
 use super::request::BuildRequest;
 use super::settle::settle;
 use crate::buildkit::Lost;
@@ -95,7 +96,12 @@ pub(super) async fn run(
     let share = Share { platforms: &platforms, joined: common.joined, builder_id: &builder_id };
     let plan = plan::plan(request, share, common.delivery);
     let reference = solve::random_reference();
-    let response = solve_with_session(common, plan, &mut reached, (&reference, events, cancel)).await?;
+    let solving = solve_with_session(common, plan, &mut reached, (&reference, events, cancel));
+    let mut response = solving.await?;
+    if request.provenance_wanted {
+        let recorded = record::provenance(&reached.client, &reference, events);
+        response.extend(cancel.guard(recorded).await.map_err(BuildError::Interrupted)?);
+    }
     Ok(Solved { response, reached, reference })
 }
 

@@ -40,6 +40,8 @@ pub struct BuildRequest {
     pub insecure_hosts: Vec<String>,
     /// The digest is wanted even if nothing is pushed.
     pub digest_wanted: bool,
+    /// The provenance that the daemons record of each build is wanted.
+    pub provenance_wanted: bool,
 }
 
 impl BuildRequest {

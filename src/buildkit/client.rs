@@ -3,6 +3,7 @@
 use super::MESSAGE_LIMIT;
 use super::failure::{Class, Failure};
 use super::link::{Link, Lost};
+use crate::pb::containerd::services::content::v1::content_client::ContentClient;
 use crate::pb::moby::buildkit::v1::control_client::ControlClient;
 use crate::pb::moby::buildkit::v1::{InfoRequest, ListWorkersRequest};
 use crate::pb::pb::Platform;
@@ -17,8 +18,8 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-/// How long one question before a build may take.
-const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long one question before or after a build may take.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The pause between two questions whether the daemon is ready.
 const READY_PAUSE: Duration = Duration::from_millis(250);
@@ -28,6 +29,7 @@ const READY_PAUSE: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub struct Client {
     control: ControlClient<Channel>,
+    pub(super) content: ContentClient<Channel>,
     pub(super) link: Arc<Link>,
 }
 
@@ -90,10 +92,11 @@ impl Client {
             .initial_connection_window_size(16 << 20)
             .initial_stream_window_size(8 << 20)
             .connect_with_connector_lazy(connector);
+        let content = ContentClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
         let control = ControlClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
-        Self { control, link }
+        Self { control, content, link }
     }
 
     /// Returns a client of the control service on the same connection, as a session needs it.
@@ -168,7 +171,7 @@ impl Client {
     }
 }
 
-fn refused(call: &'static str, failure: Failure) -> ClientError {
+pub(super) fn refused(call: &'static str, failure: Failure) -> ClientError {
     ClientError::Refused { call, failure: Box::new(failure) }
 }
 

@@ -132,6 +132,7 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
             || metadata_file.is_some()
             || json_report
             || progress == Progress::Quiet,
+        provenance_wanted: metadata_file.is_some(),
     };
     Ok(BuildSettings {
         request,

@@ -143,6 +143,43 @@ pub struct InfoResponse {
     #[prost(message, optional, tag = "1")]
     pub buildkit_version: ::core::option::Option<types::BuildkitVersion>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BuildHistoryRequest {
+    #[prost(string, tag = "2")]
+    pub r#ref: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub early_exit: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BuildHistoryEvent {
+    #[prost(message, optional, tag = "2")]
+    pub record: ::core::option::Option<BuildHistoryRecord>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BuildHistoryRecord {
+    #[prost(message, optional, tag = "10")]
+    pub result: ::core::option::Option<BuildResultInfo>,
+    #[prost(map = "string, message", tag = "11")]
+    pub results: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        BuildResultInfo,
+    >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BuildResultInfo {
+    #[prost(message, repeated, tag = "2")]
+    pub attestations: ::prost::alloc::vec::Vec<Descriptor>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Descriptor {
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(map = "string, string", tag = "5")]
+    pub annotations: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
 /// Generated client implementations.
 pub mod control_client {
     #![allow(
@@ -348,6 +385,32 @@ pub mod control_client {
                 .insert(GrpcMethod::new("moby.buildkit.v1.Control", "Info"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn listen_build_history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BuildHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BuildHistoryEvent>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/moby.buildkit.v1.Control/ListenBuildHistory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("moby.buildkit.v1.Control", "ListenBuildHistory"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -398,6 +461,19 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::InfoRequest>,
         ) -> std::result::Result<tonic::Response<super::InfoResponse>, tonic::Status>;
+        /// Server streaming response type for the ListenBuildHistory method.
+        type ListenBuildHistoryStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::BuildHistoryEvent, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn listen_build_history(
+            &self,
+            request: tonic::Request<super::BuildHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ListenBuildHistoryStream>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct ControlServer<T> {
@@ -694,6 +770,52 @@ pub mod control_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/moby.buildkit.v1.Control/ListenBuildHistory" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListenBuildHistorySvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::ServerStreamingService<super::BuildHistoryRequest>
+                    for ListenBuildHistorySvc<T> {
+                        type Response = super::BuildHistoryEvent;
+                        type ResponseStream = T::ListenBuildHistoryStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BuildHistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::listen_build_history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListenBuildHistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -45,6 +45,7 @@ type Stream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Se
 impl Control for Fake {
     type SessionStream = Stream<control::BytesMessage>;
     type StatusStream = Stream<control::StatusResponse>;
+    type ListenBuildHistoryStream = Stream<control::BuildHistoryEvent>;
 
     async fn session(
         &self,
@@ -105,6 +106,13 @@ impl Control for Fake {
         &self,
         _: Request<control::InfoRequest>,
     ) -> Result<Response<control::InfoResponse>, Status> {
+        Err(Status::unimplemented("not this fake"))
+    }
+
+    async fn listen_build_history(
+        &self,
+        _: Request<control::BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
         Err(Status::unimplemented("not this fake"))
     }
 }
