@@ -31,8 +31,30 @@ pub enum PlatformError {
 
 /// The architectures that may stand alone: nobody has an operating system of that name.
 const ARCHITECTURES: &[&str] = &[
-    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
-    "riscv64", "s390x", "wasm",
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "arm64",
+    "arm64be",
+    "armbe",
+    "loong64",
+    "mips",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "mipsle",
+    "ppc",
+    "ppc64",
+    "ppc64le",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
+    "wasm",
 ];
 
 /// The operating systems that may be written without an architecture elsewhere.
@@ -187,9 +209,42 @@ mod tests {
         assert_eq!(normal.parse::<Platform>().expect("a platform"), platform);
     }
 
+    /// Each case of containerd's normalizeArch and its tables of systems and architectures (platforms/database.go).
+    #[rstest]
+    #[case("i386", &["", "v1"], "386")]
+    #[case("x86_64", &["", "v1", "V1"], "amd64")]
+    #[case("x86-64", &["v2"], "amd64/v2")]
+    #[case("AMD64", &["v4"], "amd64/v4")]
+    #[case("Aarch64", &["", "8", "v8"], "arm64")]
+    #[case("arm64", &["v9"], "arm64/v9")]
+    #[case("armhf", &["", "v6"], "arm/v7")]
+    #[case("armel", &["", "v7"], "arm/v6")]
+    #[case("arm", &["", "7", "v7", "V7"], "arm/v7")]
+    #[case("arm", &["5", "v5"], "arm/v5")]
+    #[case("arm", &["6"], "arm/v6")]
+    #[case("arm", &["8"], "arm/v8")]
+    #[case("s390x", &[""], "s390x")]
+    fn architectures_and_variants_are_containerds(
+        #[case] architecture: &str,
+        #[case] variants: &[&str],
+        #[case] normal: &str,
+    ) {
+        for variant in variants {
+            let platform = Platform::new("linux", architecture, variant);
+            assert_eq!(platform.to_string(), format!("linux/{normal}"), "{architecture}/{variant}");
+        }
+        let alone: Result<Platform, _> = architecture.parse();
+        assert_eq!(alone.expect("an architecture alone"), Platform::new("linux", architecture, ""));
+    }
+
     #[rstest]
     #[case("")]
     #[case("linux/")]
+    #[case("linux/arm/")]
+    #[case("/linux/arm")]
+    #[case("linux /arm")]
+    #[case("linux/&arm")]
+    #[case("windows(10.0.17763+win32k)/amd64")]
     #[case("/amd64")]
     #[case("linux/arm/v7/x")]
     #[case("linux/arm 64")]
