@@ -90,6 +90,12 @@ fn a_pod_builds_pushes_and_signs_with_its_service_account() {
     assert_eq!(result("IMAGE_URL"), format!("{registry}/{name}:1"));
     assert_eq!(result("IMAGE_DIGEST"), digest);
     assert_eq!(result("IMAGES"), format!("{registry}/{name}@{digest}"));
+    // Chains' own parser (go-containerregistry's `name.NewDigest`) finds the image by both ways.
+    let joined = format!("{}@{}", result("IMAGE_URL"), result("IMAGE_DIGEST"));
+    for image in [joined].iter().map(String::as_str).chain(result("IMAGES").split([',', '\n'])) {
+        let output = rig.command(rig.peer("crane")).args(["digest", "--insecure", image]).output();
+        assert_eq!(text(&output.expect("crane runs").stdout).trim(), digest, "{image}");
+    }
 
     // The predecessor's TestBuildWithPush, signed: a registry that only pods resolve, with TLS of its own and a
     // login from a Secret. Its CA is the builder's to know.

@@ -1,0 +1,224 @@
+//! Builds by a real buildkitd, pushed, signed and attested.
+
+use crate::buildkitd::{Buildkitd, peer};
+use crate::strict_registry::{Access, Fault, Referrers, StrictRegistry, Switches};
+use crate::{Home, Said, until};
+use rstest::rstest;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const ROBOT: &str = "org+robot$ci";
+const NEVER: Duration = Duration::from_secs(300);
+
+/// A home with a context and a daemon of its own.
+struct Bench {
+    home: Home,
+    daemon: Buildkitd,
+    registry: StrictRegistry,
+}
+
+impl Bench {
+    fn new(switches: Switches) -> Self {
+        let home = Home::new();
+        fs::create_dir(home.path().join("ctx")).expect("a folder");
+        fs::write(home.path().join("ctx/Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").expect("a file");
+        Self { home, daemon: Buildkitd::start(), registry: StrictRegistry::start(switches) }
+    }
+
+    fn address(&self) -> String {
+        format!("unix://{}", self.daemon.socket().display())
+    }
+
+    /// Returns the arguments that build for two platforms and push as `1` to these repositories.
+    fn arguments(&self, paths: &[&str], more: &[&str]) -> Vec<String> {
+        let (address, host) = (self.address(), self.registry.host());
+        let mut arguments = vec!["--builder", &address, "--push", "--registry-http", host];
+        arguments.extend(["--progress", "plain", "--platform", "linux/amd64,linux/arm64", "--cross"]);
+        let tags: Vec<String> = paths.iter().map(|path| format!("{host}/{path}:1")).collect();
+        arguments.extend(tags.iter().flat_map(|tag| ["-t", tag]));
+        arguments.extend(more);
+        arguments.push("ctx");
+        arguments.into_iter().map(str::to_owned).collect()
+    }
+
+    fn build(&self, paths: &[&str], more: &[&str]) -> Said {
+        let arguments = self.arguments(paths, more);
+        self.home.run("kubectl-build", &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Starts the same as a process that may be killed, its words going to a file.
+    fn start(&self, paths: &[&str], more: &[&str], log: &Path) -> Child {
+        let tool = self.home.path().join("kubectl-build");
+        let mut command = self.home.bare(tool.to_str().expect("UTF-8"), &[]);
+        command.args(self.arguments(paths, more)).stdout(Stdio::null());
+        command.stderr(fs::File::create(log).expect("a file")).spawn().expect("it starts")
+    }
+}
+
+const SIGNED: [&str; 4] = ["--sign", "--cosign-key", "one.pem", "--provenance"];
+
+fn bearer() -> Switches {
+    Switches { access: Access::Bearer(ROBOT.into(), "p".into()), ..Switches::default() }
+}
+
+#[rstest]
+#[case::open(Switches::default())]
+#[case::anonymous(Switches { access: Access::AnonymousPush, ..Switches::default() })]
+#[case::basic_and_stored_elsewhere(Switches {
+    access: Access::Basic(ROBOT.into(), "p".into()), blobs_elsewhere: true, uploads_elsewhere: true,
+    ..Switches::default()
+})]
+#[case::tokens_that_end(Switches {
+    token_life: Some(Duration::from_secs(2)), announced_life: Some(2), slow: Some(Duration::from_millis(150)),
+    ..bearer()
+})]
+#[case::rate_limited(Switches {
+    limited: Some(19), referrers: Referrers::Missing(404), ..Switches::default()
+})]
+#[case::immutable(Switches { immutable: true, referrers: Referrers::Missing(303), ..Switches::default() })]
+#[ignore = "needs buildkitd"]
+fn a_build_is_pushed_signed_and_attested(#[case] switches: Switches) {
+    let bench = Bench::new(switches);
+    let Bench { home, registry, .. } = &bench;
+    if registry.switches().access != Access::AnonymousPush {
+        home.log_in(&[(registry.host(), ROBOT, "p")]);
+    }
+    bench.build(&["team/app"], &SIGNED).ok();
+    registry.switches().slow = None;
+    home.verifies(registry, "team/app", "one.pem", &[]);
+    let tags = registry.tags("team/app");
+    assert!(tags.values().all(|writes| *writes == 1), "each tag is written once: {tags:?}");
+    assert_eq!(registry.breaches(), [""; 0]);
+    let strayed = registry.take_seen().into_iter().filter(|seen| seen.host == registry.storage());
+    assert!(strayed.into_iter().all(|seen| seen.authorization.is_none()));
+}
+
+#[test]
+#[ignore = "needs buildkitd"]
+fn each_repository_has_credentials_of_its_own() {
+    let bench = Bench::new(bearer());
+    let Bench { home, registry, .. } = &bench;
+    registry.switches().others.insert("other".into(), ("robot$other".into(), "q".into()));
+    let other = format!("{}/other", registry.host());
+    home.log_in(&[(registry.host(), ROBOT, "p"), (&other, "robot$other", "q")]);
+    bench.build(&["team/app", "other/app"], &SIGNED).ok();
+    for path in ["team/app", "other/app"] {
+        home.verifies(registry, path, "one.pem", &[]);
+    }
+}
+
+/// The moments at which it is killed: the method, what the path holds, which of these calls is held up for it, and what
+/// has happened by then.
+const MOMENTS: [(&str, usize, &str); 4] = [
+    ("/app/manifests/sha256:", 1, "the first platform was pushed"),
+    (".sig", 0, "the index was pushed"),
+    (".sig", 1, "one signature was written"),
+    ("/app/manifests/1", 0, "all was signed"),
+];
+
+#[test]
+#[ignore = "needs buildkitd"]
+fn killed_at_any_moment_no_tag_points_at_something_unsigned_and_the_job_can_be_finished() {
+    let bench = Bench::new(Switches::default());
+    let Bench { home, registry, .. } = &bench;
+    let host = registry.host();
+    for (number, (held, nth, when)) in MOMENTS.into_iter().enumerate() {
+        for again in [true, false] {
+            if !again && number == 0 {
+                // There is no image yet that another command could finish.
+                continue;
+            }
+            let path = format!("{}{number}/app", if again { "again" } else { "resumed" });
+            let signatures = format!("{host}/signatures/{path}");
+            let more = ["--cosign-key", "two.pem", "--sign-scope", "all", "--sign-annotation", "a=b c"];
+            let elsewhere = ["--signature-repository", &signatures, "--sign-container-identity", "proxy/app"];
+            let more = [&SIGNED[..], &more, &elsewhere].concat();
+            let log = home.path().join(path.replace('/', "-"));
+            let (calls, of) = (AtomicUsize::new(0), path.clone());
+            registry.take_seen();
+            registry.set(move |method, at| {
+                let is = method == "PUT" && at.contains(held) && at.contains(&of);
+                (is && calls.fetch_add(1, Ordering::Relaxed) == nth).then_some(Fault::Late(NEVER))
+            });
+            let mut child = bench.start(&[&path], &more, &log);
+            until(&mut child, when, || registry.count("PUT", held) > nth);
+            if (held, nth) == (".sig", 1) {
+                let written = || !registry.tags(&format!("signatures/{path}")).is_empty();
+                until(&mut child, "the other signature is written", written);
+            }
+            child.kill().expect("it runs");
+            child.wait().expect("our child");
+            assert_eq!(registry.digest(&path, "1"), None, "after {when}");
+            registry.set(|_, _| None);
+            let said = fs::read_to_string(&log).expect("a file");
+            let resume =
+                said.lines().find_map(|line| Some(line.split_once("finish with: kubectl buildkit ")?.1));
+            if again {
+                bench.build(&[&path], &more).ok();
+            } else {
+                let resume = resume.unwrap_or_else(|| panic!("no line after {when}:\n{said}"));
+                let line = format!("{}/kubectl-buildkit {resume}", home.path().display());
+                Said::of(&home.bare("/bin/sh", &["-c", &line]).output().expect("a shell")).ok();
+            }
+            let digest = registry.digest(&path, "1").expect("the tag is there");
+            for key in ["one.pem", "two.pem"] {
+                let verify = ["-a", "a=b c", "--signature-repository", &signatures];
+                let tag = format!("{host}/{path}:1");
+                let common = ["verify", "--registry-http", host, "--key", key, &tag];
+                home.run("kubectl-buildkit", &[&common[..], &verify].concat()).ok();
+            }
+            let index = registry.json(&path, &digest.to_string());
+            for entry in index["manifests"].as_array().expect("entries") {
+                let entry = entry["digest"].as_str().unwrap().parse().expect("a digest");
+                let bundles = registry.referrers(&format!("signatures/{path}"), &entry);
+                assert!(bundles.len() >= 2, "killed when {when}: not all of it is signed: {bundles:?}");
+            }
+            assert_eq!(registry.tags(&path).keys().collect::<Vec<_>>(), ["1"], "signatures went elsewhere");
+        }
+    }
+    assert_eq!(registry.breaches(), [""; 0]);
+}
+
+/// Our metadata beside buildx's own, for the same build by the same daemon.
+#[test]
+#[ignore = "needs buildkitd"]
+fn the_metadata_file_says_what_buildx_says() {
+    let bench = Bench::new(Switches::default());
+    let Bench { home, registry, .. } = &bench;
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(home.path().join(name)).expect("a file")).expect("JSON")
+    };
+    bench.build(&["team/app"], &["--metadata-file", "ours.json", "--iidfile", "iid"]).ok();
+    let buildx = |arguments: &[&str]| {
+        let mut command = Command::new(peer("buildx"));
+        command.args(arguments).current_dir(home.path()).env_clear().env("HOME", home.path());
+        let output = command.env("PATH", "/usr/bin:/bin").output().expect("buildx runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    buildx(&["create", "--name", "theirs", "--driver", "remote", &bench.address()]);
+    let tag = format!("{}/team/theirs:1", registry.host());
+    let build =
+        ["build", "--builder", "theirs", "--push", "-t", &tag, "--provenance=false", "--metadata-file"];
+    buildx(&[&build[..], &["theirs.json", "--platform", "linux/amd64,linux/arm64", "ctx"]].concat());
+    let (ours, theirs) = (read("ours.json"), read("theirs.json"));
+    for key in ["containerimage.digest", "containerimage.descriptor"] {
+        assert_eq!(ours[key], theirs[key], "{key}: {ours:#} {theirs:#}");
+    }
+    assert_eq!(ours["containerimage.digest"], fs::read_to_string(home.path().join("iid")).expect("a file"));
+    assert_eq!(ours["image.name"], format!("{}/team/app:1", registry.host()));
+    assert_eq!(theirs["image.name"], tag);
+    let parts = |metadata: &Value| metadata["buildx.build.ref"].as_str().expect("a text").split('/').count();
+    assert_eq!((parts(&ours), parts(&theirs)), (3, 3));
+    let keys = |metadata: &Value| -> Vec<String> {
+        let keys = metadata.as_object().expect("a map").keys().cloned();
+        keys.filter(|key| key != "kubectl-build")
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    };
+    assert_eq!(keys(&ours), keys(&theirs));
+}
