@@ -6,6 +6,7 @@ processes (buildctl's `kubectl exec` too); memory is the peak resident set of th
 work is in the wall clock only, and is the same daemon for ours and buildctl. Medians of the rounds.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -116,6 +117,7 @@ class Bench:
         ENV["KUBECTL_BUILD_BUILDER_IMAGE"] = ENV["BUILDKIT_IMAGE"]
         ENV["COSIGN_PASSWORD"] = "bench"
         self.results = {}
+        self.bytes = {}
 
     # Commands.
 
@@ -262,6 +264,42 @@ class Bench:
                 command = [str(PEERS / peer), "sign", "--key", key, *flags, "--allow-http-registry", "-y", image]
                 self.add("cosign sign", tool, measure(command))
 
+    def platforms(self, rounds):
+        """Two platforms at once, each by a builder pod of its own node, pushed and joined: beside buildx with two nodes.
+        The second node is presented as arm64; nothing of the image runs. A last run of each, not timed, is traced for
+        the bytes that go through the client's sockets."""
+        first, second = ENV["CLUSTER_NODES"].split()
+        toml = self.work / "buildkitd.toml"
+        toml.write_text(f'[registry."{REGISTRY}"]\nhttp = true\n')
+        both = f"{NAMESPACE}-both"
+        context = self.work / "platforms"
+        context.mkdir()
+        (context / "data").write_bytes(random.Random(3).randbytes(32 << 20))
+        (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+        for node, architecture, more in [(first, "amd64", []), (second, "arm64", ["--append"])]:
+            options = f"image={ENV['BUILDKIT_IMAGE']},namespace={NAMESPACE},nodeselector=kubernetes.io/hostname={node}"
+            create = ["create", "--name", both, "--node", f"{both}-{architecture}", "--driver", "kubernetes", *more]
+            create += ["--platform", f"linux/{architecture}", "--buildkitd-config", str(toml), "--driver-opt", options]
+            measure([str(PEERS / "buildx"), *create])
+
+        def commands(label):
+            image = f"{REGISTRY}/{NAMESPACE}/platforms"
+            common = ["--platform", "linux/amd64,linux/arm64", "--label", f"image={label}"]
+            flags = [*common, "-t", f"{image}:ours", "--push", "--registry-http", REGISTRY, "--builder", "both"]
+            buildx = [str(PEERS / "buildx"), "build", "--builder", both, "--progress=plain", "--provenance=false"]
+            buildx += [*common, "-t", f"{image}:theirs", "--push", str(context)]
+            return [(OURS, self.ours(context, *flags)), (BUILDX, buildx)]
+
+        case = "2 platforms, 2 nodes"
+        with arm_node(second):
+            for _tool, command in commands("warm"):
+                measure(command)
+            for number in range(rounds):
+                for tool, command in rotated(commands(number), number):
+                    self.add(case, tool, measure(command))
+            self.bytes = {tool: traced(command, self.work) for tool, command in commands("traced")}
+        measure([str(PEERS / "buildx"), "rm", both])
+
     def help(self, rounds):
         commands = [
             (OURS, ["kubectl-build", "--help"]),
@@ -274,6 +312,67 @@ class Bench:
                 fast = measure(command, memory=False)
                 fast.memory = measure(command).memory
                 self.results.setdefault("--help", {}).setdefault(tool, []).append(fast)
+
+
+@contextlib.contextmanager
+def arm_node(node):
+    """Presents a node as arm64; its kubelet's reports, which mend the label, are refused meanwhile."""
+    name = "kubectl-build-bench-arm64"
+    api = "admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["nodes", "nodes/status"]}
+    expression = "object.metadata.labels['kubernetes.io/arch'] == 'arm64'"
+    policy = {
+        "apiVersion": api,
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{**rule, "resourceNames": [node]}]},
+            "validations": [{"expression": expression}],
+        },
+    }
+    binding = {
+        "apiVersion": api,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    }
+
+    def label(value, *more):
+        command = [PEERS / "kubectl", "label", "node", node, f"kubernetes.io/arch={value}", "--overwrite", *more]
+        return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+
+    try:
+        for one in (policy, binding):
+            kubectl("apply", "-f", "-", stdin=json.dumps(one))
+        end = time.perf_counter() + 60
+        while not (label("arm64") and not label("amd64", "--dry-run=server")):
+            if time.perf_counter() > end:
+                raise SystemExit("bench: the kubelet's reports are not refused")
+            time.sleep(0.5)
+        yield
+    finally:
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            kubectl("delete", kind, name, "--ignore-not-found")
+        label("amd64")
+
+
+def traced(command, work):
+    """Runs a command under strace and returns how many bytes it read from and wrote to TCP sockets."""
+    trace = work / "trace"
+    calls = "trace=read,readv,write,writev,sendto,recvfrom,sendmsg,recvmsg"
+    measure(["strace", "-f", "-yy", "-s", "0", "-e", calls, "-e", "signal=none", "-o", str(trace), *command])
+    done = re.compile(r"(?:\w+\(\d+<TCP|<\.\.\. \w+ resumed>).* = (\d+)$")
+    # A call that another thread's interrupts stands on two lines; only its first names the socket.
+    began = re.compile(r"^(\d+) .*\(\d+<(TCP)?.*<unfinished \.\.\.>$")
+    open_tcp, total = {}, 0
+    for line in trace.read_text(errors="replace").splitlines():
+        process = line.split(" ", 1)[0]
+        if unfinished := began.match(line):
+            open_tcp[process] = bool(unfinished[2])
+        elif found := done.search(line):
+            if "resumed>" not in line or open_tcp.pop(process, False):
+                total += int(found[1])
+    return total
 
 
 def rotated(items, number):
@@ -325,7 +424,7 @@ TARGETS = {
 }
 
 
-def table(results):
+def table(results, sent):
     """One line for each case and tool, with the ratios of ours to it; what a target misses is marked."""
     print(f"\n{'case':<22}{'tool':<16}{'n':>3}{'wall':>10}{'(min-max)':>16}{'CPU':>9}{'memory':>9}   ours/this: wall  CPU  memory")
     for case, tools in results.items():
@@ -351,6 +450,9 @@ def table(results):
         cold = results["no builder"]
         spent = middle(cold[OURS], "wall") - middle(cold["its pod alone"], "wall")
         print(f"\nfirst build with no builder: {spent:+.2f} s over the pod's own time to Ready; target 1 s")
+    if sent:
+        parts = ", ".join(f"{tool} {size / 1e6:.1f} MB" for tool, size in sent.items())
+        print(f"\n2 platforms, 2 nodes, an image of 34 MB for each, its context known there: through the client's sockets: {parts}")
     if "push and sign" in results:
         pairs = zip(results["push and sign"][OURS], results["push"][OURS])
         added = [signed.wall - plain.wall for signed, plain in pairs]
@@ -365,7 +467,7 @@ def main():
     # An ended run cleans up, too.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit("bench: terminated"))
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    cases = ENV.get("KB_BENCH_CASES", "noop files huge cold sign help").split()
+    cases = ENV.get("KB_BENCH_CASES", "noop files huge cold sign platforms help").split()
     fixed = ENV.get("KB_BENCH_ROUNDS")
 
     def rounds(default):
@@ -386,6 +488,8 @@ def main():
             bench.noop(rounds(7))
         if "sign" in cases:
             bench.sign(rounds(7))
+        if "platforms" in cases:
+            bench.platforms(rounds(5))
         if "help" in cases:
             bench.help(rounds(20))
         if "files" in cases:
@@ -394,7 +498,7 @@ def main():
             bench.tree("1 GiB file", rounds(3), one_file)
         if "cold" in cases:
             bench.cold(rounds(3))
-        table(bench.results)
+        table(bench.results, bench.bytes)
         print("\nbinaries: " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes()))
         print(f"load average at the end {os.getloadavg()[0]:.1f}")
     finally:

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Measures kubectl-build beside buildctl, buildx and cosign on the cluster of `make cluster`, and prints a table.
 # Nothing is asserted about time. KB_BENCH_ROUNDS=N sets the rounds of every case; KB_BENCH_CASES="noop files"
-# chooses cases: noop files huge cold sign help.
+# chooses cases: noop files huge cold sign platforms help.
 set -euo pipefail
 SELF=bench
 . "$(dirname -- "$0")/cluster/lib.sh"
 cd "$REPO"
 
-need_packages python3=python3 /usr/bin/time=time
+need_packages python3=python3 /usr/bin/time=time /usr/bin/strace=strace
 # A shell that has sourced the cluster's env file measures there.
 if [[ -z ${CLUSTER_PROVIDER:-} ]]; then
   hack/cluster/up.sh
