@@ -221,4 +221,13 @@ fn the_metadata_file_says_what_buildx_says() {
             .collect()
     };
     assert_eq!(keys(&ours), keys(&theirs));
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let of = |metadata: &Value| metadata[format!("buildx.build.provenance/{platform}")].clone();
+        let (ours, theirs) = (of(&ours), of(&theirs));
+        assert_eq!(keys(&ours), keys(&theirs));
+        assert_eq!(ours["buildType"], theirs["buildType"]);
+        for part in ["configSource", "environment"] {
+            assert_eq!(ours["invocation"][part], theirs["invocation"][part]);
+        }
+    }
 }

@@ -65,8 +65,8 @@ fn an_image_is_signed_and_verifies(#[case] switches: Switches, #[case] can: &str
     *registry.switches() = switches;
     let said = home.sign(&registry, APP, &image, &["--cosign-key", "one.pem"]).ok();
     let line = format!(
-        "signed in {}/{APP}: index, linux/amd64, linux/arm64, what was attested (slsaprovenance1, \
-         slsaprovenance1); under `.sig` and `.att` tags and {can}",
+        "signed in {}/{APP}: index, linux/amd64, linux/arm64, what was attested (slsaprovenance1); \
+         under `.sig` and `.att` tags and {can}",
         registry.host()
     );
     said.says(&[&line]);

@@ -4,7 +4,7 @@ use crate::buildkit::Client;
 use crate::event::Events;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What buildx calls it; where there are several platforms, the platform follows.
@@ -33,16 +33,44 @@ pub(super) async fn provenance(
     found.into_iter().filter_map(entry).collect()
 }
 
-/// Returns a predicate without what takes much room and tells much, as buildx does unless it is told otherwise.
+/// Returns a predicate as buildx writes it unless it is told otherwise: in the older shape, whatever its own, and
+/// without what takes much room and tells much.
 fn brief(predicate: &[u8]) -> Option<String> {
-    let mut predicate: serde_json::Map<String, Value> = serde_json::from_slice(predicate).ok()?;
+    let mut predicate: Map<String, Value> = serde_json::from_slice(predicate).ok()?;
+    if let Some(definition) = predicate.get("buildDefinition") {
+        let details = predicate.get("runDetails").unwrap_or(&Value::Null);
+        return Some(older(definition, details).to_string());
+    }
     for name in ["buildConfig", "metadata"] {
         predicate.shift_remove(name);
     }
-    if predicate.get("builder").is_some_and(|builder| builder["id"].as_str().is_none_or(str::is_empty)) {
-        predicate.shift_remove("builder");
-    }
     Some(Value::Object(predicate).to_string())
+}
+
+/// Writes SLSA v1 as v0.2 has it (buildkit solver/llbsolver/provenance/types).
+fn older(definition: &Value, details: &Value) -> Value {
+    let external = &definition["externalParameters"];
+    let mut environment = definition["internalParameters"].as_object().cloned().unwrap_or_default();
+    environment.shift_remove("buildConfig");
+    if let Some(platform) = environment.shift_remove("builderPlatform") {
+        environment.insert("platform".to_owned(), platform);
+    }
+    let mut source = external["configSource"].as_object().cloned().unwrap_or_default();
+    if let Some(path) = source.shift_remove("path") {
+        source.insert("entryPoint".to_owned(), path);
+    }
+    let mut predicate = json!({
+        "builder": { "id": details["builder"]["id"].as_str().unwrap_or_default() },
+        "buildType": "https://mobyproject.org/buildkit@v1",
+        "invocation": {
+            "configSource": source, "parameters": external["request"], "environment": environment,
+        },
+    });
+    if let Some(dependencies) = definition["resolvedDependencies"].as_array().filter(|all| !all.is_empty()) {
+        let material = |one: &Value| json!({ "uri": one["uri"], "digest": one["digest"] });
+        predicate["materials"] = dependencies.iter().map(material).collect();
+    }
+    predicate
 }
 
 #[cfg(test)]
@@ -50,11 +78,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_predicate_is_cut_short() {
+    fn a_predicate_is_cut_short_and_of_the_older_shape() {
         let full =
             br#"{"builder":{"id":""},"buildType":"t","materials":[1],"metadata":{"a":1},"buildConfig":{}}"#;
-        assert_eq!(brief(full).expect("JSON"), r#"{"buildType":"t","materials":[1]}"#);
-        assert_eq!(brief(br#"{"builder":{"id":"x"}}"#).expect("JSON"), r#"{"builder":{"id":"x"}}"#);
+        let brief =
+            |bytes: &[u8]| brief(bytes).map(|text| serde_json::from_str::<Value>(&text).expect("JSON"));
+        let expected = json!({ "builder": { "id": "" }, "buildType": "t", "materials": [1] });
+        assert_eq!(brief(full), Some(expected));
+        let v1 = json!({
+            "buildDefinition": {
+                "buildType": "other", "resolvedDependencies": [{ "uri": "u", "digest": { "sha256": "d" }, "name": "n" }],
+                "externalParameters": { "configSource": { "uri": "c", "path": "Dockerfile" }, "request": { "frontend": "f" } },
+                "internalParameters": { "buildConfig": {}, "builderPlatform": "linux/amd64", "dockerfileVersion": "1" },
+            },
+            "runDetails": { "builder": { "id": "b" }, "metadata": {} },
+        });
+        let expected = json!({
+            "builder": { "id": "b" },
+            "buildType": "https://mobyproject.org/buildkit@v1",
+            "invocation": {
+                "configSource": { "uri": "c", "entryPoint": "Dockerfile" }, "parameters": { "frontend": "f" },
+                "environment": { "dockerfileVersion": "1", "platform": "linux/amd64" },
+            },
+            "materials": [{ "uri": "u", "digest": { "sha256": "d" } }],
+        });
+        assert_eq!(brief(v1.to_string().as_bytes()), Some(expected));
         assert_eq!(brief(b"[]"), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::sign::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A registry whose tags are lifetimes.
 const TTL_SH: &str = "ttl.sh";
@@ -171,7 +171,8 @@ fn cosign_type(predicate_type: &str) -> &str {
 pub(super) fn written(signed: &[(Repository, SignReport)], formats: Formats) -> Vec<String> {
     let line = |(at, report): &(Repository, SignReport)| {
         let mut what: Vec<&str> = report.subjects.iter().map(|signed| signed.subject.role.as_str()).collect();
-        let kinds: Vec<_> = report.attestations.iter().map(|one| cosign_type(&one.predicate_type)).collect();
+        let kinds = report.attestations.iter().map(|one| cosign_type(&one.predicate_type));
+        let kinds: Vec<_> = kinds.collect::<BTreeSet<_>>().into_iter().collect();
         let attested = format!("what was attested ({})", kinds.join(", "));
         what.extend((!kinds.is_empty()).then_some(attested.as_str()));
         let tags = if kinds.is_empty() { "`.sig` tags" } else { "`.sig` and `.att` tags" };
