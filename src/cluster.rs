@@ -8,11 +8,13 @@
 //! This module knows neither BuildKit's protocol nor registries: it hands out [`builder::Builder`], a ready pod,
 //! and [`exec::ExecStream`], bytes to a process in it. [`watch::PodWatch`] tells when that pod is lost.
 
+pub mod account;
 pub mod buildkitd;
 pub mod connect;
 pub mod exec;
 pub mod manifest;
 pub mod secret;
+pub mod service;
 pub mod token;
 pub mod watch;
 
@@ -33,8 +35,8 @@ pub mod builder {
     pub use super::list::{Listed, ListedPod, list};
     pub use super::manifest::{DEFAULT_IMAGE, DEFAULT_NAME, Mode, ModeChoice, ModeError};
     pub use super::provision::{
-        Builder, BuilderSpec, Created, Found, NAME_LIMIT, NodeRef, PodRef, create, ensure, find, nodes,
-        registries, remove,
+        Builder, BuilderSpec, Created, Found, NAME_LIMIT, NodeRef, PodRef, create, ensure, find, natives,
+        nodes, registries, remove,
     };
 }
 

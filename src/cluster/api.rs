@@ -170,7 +170,7 @@ impl ApiError {
                 let scope = namespace.as_ref().map_or(String::new(), |name| format!(" -n {name}"));
                 let also = match *resource {
                     // A WebSocket opens with GET, so both verbs are looked at (RFC 6455 §4.1).
-                    "pods/exec" => " (the verbs `create` and `get`)",
+                    "pods/exec" | "pods/portforward" => " (the verbs `create` and `get`)",
                     _ => "",
                 };
                 let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
@@ -215,7 +215,7 @@ impl ApiError {
     }
 
     /// Whether RBAC is the reason.
-    pub(super) fn is_forbidden(&self) -> bool {
+    pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Forbidden { .. })
     }
 

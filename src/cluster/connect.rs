@@ -188,6 +188,7 @@ pub struct Connection {
     namespace: String,
     server: String,
     request_timeout: Duration,
+    in_cluster: bool,
 }
 
 impl std::fmt::Debug for Connection {
@@ -211,14 +212,16 @@ impl Connection {
             options.request_timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(api::REQUEST_TIMEOUT);
         let namespace = settings.namespace.clone();
         let server = settings.server.clone();
+        let in_cluster = settings.ca_file.is_some();
         let client = transport::client(settings, options, events).await?;
-        Ok(Self { client, namespace, server, request_timeout })
+        Ok(Self { client, namespace, server, request_timeout, in_cluster })
     }
 
     /// Wraps a client that exists already; tests play the API server behind it.
     pub fn over(client: kube::Client, namespace: &str, server: &str) -> Self {
         let request_timeout = api::REQUEST_TIMEOUT;
-        Self { client, namespace: namespace.to_owned(), server: server.to_owned(), request_timeout }
+        let (namespace, server) = (namespace.to_owned(), server.to_owned());
+        Self { client, namespace, server, request_timeout, in_cluster: false }
     }
 
     /// Returns the client.
@@ -234,6 +237,11 @@ impl Connection {
     /// Returns the API server's URL.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Whether this process runs in a pod of that cluster, by all that it knows: the pod's service account led there.
+    pub fn is_from_inside(&self) -> bool {
+        self.in_cluster
     }
 
     /// Asks the API server, with an end to the wait and retries where they cannot harm.

@@ -1,4 +1,5 @@
-//! Byte streams to a process in a pod: `exec` over WebSocket, with two pumps that never wait for each other.
+//! Byte streams into a pod: to a process by `exec`, to a port by `portforward`, over WebSocket, with two pumps that
+//! never wait for each other.
 //!
 //! The library's own `AttachedProcess` moves both directions in one loop through 1 KiB pipes; under HTTP/2, whose
 //! reading depends on its writing, that can deadlock. Here the reading pump and the writing pump each own one
@@ -6,18 +7,20 @@
 //!
 //! The protocol is Kubernetes' `v5.channel.k8s.io` (the close signal `[255, channel]`), else `v4` (without it):
 //! the first byte of each binary frame is the channel, 0 stdin, 1 stdout, 2 stderr, 3 the final `metav1.Status`
-//! (`k8s.io/apimachinery/pkg/util/remotecommand`).
+//! (`k8s.io/apimachinery/pkg/util/remotecommand`). A port's is the kubelet's own over `v4`: channel 0 carries bytes,
+//! 1 why there are none, and the first frame of each repeats the port (`k8s.io/kubelet/pkg/cri/streaming/portforward`).
 
 mod dial;
 mod end;
 mod pump;
 mod queue;
 
-pub use dial::{Command, DialError, Output, dial, run};
+pub use dial::{Command, DialError, Output, dial, forward, run};
 pub use end::{Diagnosis, ExecEnd};
 
 use crate::task::{self, Task};
 use futures_util::{Sink, Stream};
+use pump::Channels;
 use queue::Queues;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -60,10 +63,18 @@ impl ExecStream {
     where
         S: Stream<Item = Result<Message, WsError>> + Sink<Message, Error = WsError> + Send + 'static,
     {
+        Self::start(socket, Channels::Process, closes, liveness)
+    }
+
+    fn start<S>(socket: S, channels: Channels, closes: bool, liveness: Liveness) -> Self
+    where
+        S: Stream<Item = Result<Message, WsError>> + Sink<Message, Error = WsError> + Send + 'static,
+    {
         let queues = Arc::new(Queues::new(closes));
         let (sink, stream) = futures_util::StreamExt::split(socket);
         let writer = task::spawn("exec-write", pump::write(sink, Arc::clone(&queues), liveness.ping));
-        let reader = task::spawn("exec-read", pump::read(stream, Arc::clone(&queues), liveness.dead));
+        let reader =
+            task::spawn("exec-read", pump::read(stream, channels, Arc::clone(&queues), liveness.dead));
         Self { queues, _pumps: [writer, reader] }
     }
 

@@ -169,7 +169,7 @@ fn pod_status(pod: &Pod) -> String {
 }
 
 /// Asks the daemon in a pod for its platforms; nothing if it does not answer.
-async fn platforms(connection: &Connection, pod: &str) -> Vec<String> {
+pub(super) async fn platforms(connection: &Connection, pod: &str) -> Vec<String> {
     let words = ["buildctl", "debug", "workers", "--format", "{{json .}}"];
     let command = Command {
         pod: pod.to_owned(),

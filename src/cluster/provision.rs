@@ -16,7 +16,7 @@ use super::wait::{self, Awaited};
 use super::{ClusterError, WaitError, mode};
 use crate::event::{Events, Step};
 use config::ConfigSource;
-pub use find::{Found, find, registries};
+pub use find::{Found, find, natives, registries};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;

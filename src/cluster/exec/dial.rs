@@ -1,10 +1,12 @@
 //! Starts a process in a pod, again where the failure is one that passes.
 
+use super::pump::Channels;
 use super::{Diagnosis, ExecEnd, ExecStream, Liveness};
 use crate::cluster::api::{self, ApiError, Operation, Said};
 use crate::cluster::connect::Connection;
 use kube::api::AttachParams;
 use kube::client::UpgradeConnectionError;
+use std::future::Future;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
@@ -118,13 +120,42 @@ impl DialError {
 /// # Errors
 /// The last failure, when all attempts failed or one is not worth repeating.
 pub async fn dial(connection: &Connection, command: &Command) -> Result<ExecStream, DialError> {
+    repeat(&command.pod, |end| attempt_dial(connection, command, end)).await
+}
+
+/// Opens a stream to a port of a pod. That somebody listens there shows with the first bytes: the stream ends with
+/// [`ExecEnd::Refused`] otherwise.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn forward(
+    connection: &Connection,
+    namespace: &str,
+    pod: &str,
+    port: u16,
+) -> Result<ExecStream, DialError> {
+    repeat(pod, |end| async move {
+        let operation = Operation::one("create", "pods/portforward", namespace, pod);
+        let request = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
+        let request = request.portforward(pod, &[port]);
+        let socket = connect(connection, pod, operation, request, end).await?;
+        // No end of ours can be told alone: HTTP needs none.
+        Ok(ExecStream::start(socket.into_stream(), Channels::Port, false, Liveness::default()))
+    })
+    .await
+}
+
+async fn repeat<F>(pod: &str, mut attempt_once: impl FnMut(Instant) -> F) -> Result<ExecStream, DialError>
+where
+    F: Future<Output = Result<ExecStream, DialError>>,
+{
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     let end = Instant::now() + TIMEOUT;
     loop {
-        match attempt_dial(connection, command, end).await {
+        match attempt_once(end).await {
             Err(error) if error.is_transient() && attempt < ATTEMPTS && Instant::now() + pause < end => {
-                tracing::debug!(pod = %command.pod, attempt, error = %error, "dialling again");
+                tracing::debug!(pod, attempt, error = %error, "dialling again");
                 tokio::time::sleep(pause).await;
                 pause *= 2;
                 attempt += 1;
@@ -141,29 +172,10 @@ async fn attempt_dial(
 ) -> Result<ExecStream, DialError> {
     let Command { pod, namespace, container, command: words, .. } = command;
     let operation = Operation::one("create", "pods/exec", namespace, pod);
-    let api = |error| DialError::Api { pod: pod.clone(), source: Box::new(error) };
     let parameters = AttachParams::default().container(container).stdin(true).stdout(true).stderr(true);
-    let request = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"))
-        .exec(pod, words, &parameters)
-        .map_err(|error| api(connection.explain(operation.clone(), kube::Error::BuildRequest(error))))?;
-
-    let socket = match tokio::time::timeout_at(end, connection.client().connect(request)).await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(kube::Error::UpgradeConnection(error))) => {
-            return Err(match error {
-                UpgradeConnectionError::ProtocolSwitch(status) if status.is_server_error() => {
-                    let source = Said(format!("it answered {status}"));
-                    api(ApiError::Server { operation, code: status.as_u16(), source })
-                }
-                error => DialError::Upgrade { pod: pod.clone(), source: Said(api::root(&error)) },
-            });
-        }
-        Ok(Err(error)) => return Err(api(connection.explain(operation, error))),
-        Err(_) => {
-            let server = connection.server().to_owned();
-            return Err(api(ApiError::Timeout { server, operation, after: TIMEOUT }));
-        }
-    };
+    let request = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
+    let request = request.exec(pod, words, &parameters);
+    let socket = connect(connection, pod, operation, request, end).await?;
     let closes = socket.supports_stream_close();
     let stream = ExecStream::over(socket.into_stream(), closes, Liveness::default());
     if command.speaks_first {
@@ -184,13 +196,40 @@ async fn attempt_dial(
     Ok(stream)
 }
 
+async fn connect(
+    connection: &Connection,
+    pod: &str,
+    operation: Operation,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    end: Instant,
+) -> Result<kube::client::Connection, DialError> {
+    let api = |error| DialError::Api { pod: pod.to_owned(), source: Box::new(error) };
+    let request = request
+        .map_err(|error| api(connection.explain(operation.clone(), kube::Error::BuildRequest(error))))?;
+    match tokio::time::timeout_at(end, connection.client().connect(request)).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(kube::Error::UpgradeConnection(error))) => Err(match error {
+            UpgradeConnectionError::ProtocolSwitch(status) if status.is_server_error() => {
+                let source = Said(format!("it answered {status}"));
+                api(ApiError::Server { operation, code: status.as_u16(), source })
+            }
+            error => DialError::Upgrade { pod: pod.to_owned(), source: Said(api::root(&error)) },
+        }),
+        Ok(Err(error)) => Err(api(connection.explain(operation, error))),
+        Err(_) => {
+            let server = connection.server().to_owned();
+            Err(api(ApiError::Timeout { server, operation, after: TIMEOUT }))
+        }
+    }
+}
+
 /// Whether a stream that ended before it was of use may be opened again. A v5 API server connects to the kubelet
 /// only after the upgrade, so failures of that connection come this way.
 fn passes(end: &ExecEnd) -> bool {
     match end {
         ExecEnd::Failed { message } => api::is_transient_text(message),
         ExecEnd::Closed { .. } | ExecEnd::Cut { .. } => true,
-        ExecEnd::Exited { .. } | ExecEnd::Silent { .. } => false,
+        ExecEnd::Exited { .. } | ExecEnd::Refused { .. } | ExecEnd::Silent { .. } => false,
     }
 }
 

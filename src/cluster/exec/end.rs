@@ -18,6 +18,12 @@ pub enum ExecEnd {
         /// What the API server or the kubelet said.
         message: String,
     },
+    /// Nobody takes connections on the port of the pod.
+    #[error("no connection to the port: {message}")]
+    Refused {
+        /// What the kubelet said.
+        message: String,
+    },
     /// The API server closed the stream without saying how the process ended.
     #[error("the API server closed the stream{}", if reason.is_empty() { String::new() } else { format!(": {reason}") })]
     Closed {
@@ -47,7 +53,7 @@ impl ExecEnd {
     /// Returns the error that readers and writers of the stream get.
     pub(super) fn to_io(&self) -> io::Error {
         let kind = match self {
-            Self::Exited { .. } | Self::Failed { .. } => io::ErrorKind::BrokenPipe,
+            Self::Exited { .. } | Self::Failed { .. } | Self::Refused { .. } => io::ErrorKind::BrokenPipe,
             Self::Closed { .. } | Self::Cut { .. } => io::ErrorKind::ConnectionReset,
             Self::Silent { .. } => io::ErrorKind::TimedOut,
         };

@@ -13,8 +13,49 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const STATUS: u8 = 3;
+const PORT_DATA: u8 = 0;
+const PORT_ERROR: u8 = 1;
 /// Channel 255 of v5: `[255, 0]` closes stdin.
 const CLOSE: u8 = 255;
+
+/// What the channels of a stream carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channels {
+    /// A process: 1 stdout, 2 stderr, 3 the final status.
+    Process,
+    /// A port: 0 its bytes, 1 why there are none. The first frame of each repeats the port's number.
+    Port,
+}
+
+/// What one frame is.
+enum Kind {
+    Data,
+    Diagnostic,
+    /// The process has ended, or the port cannot be reached.
+    End(ExecEnd),
+    Nothing,
+}
+
+impl Channels {
+    fn sort(self, channel: u8, payload: &[u8], greeted: &mut [bool; 2]) -> Kind {
+        match (self, channel) {
+            (Self::Process, STDOUT) => Kind::Data,
+            (Self::Process, STDERR) => Kind::Diagnostic,
+            (Self::Process, STATUS) if !payload.is_empty() => Kind::End(ExecEnd::from_status(payload)),
+            (Self::Port, PORT_DATA | PORT_ERROR) if payload.is_empty() => Kind::Nothing,
+            (Self::Port, PORT_DATA | PORT_ERROR)
+                if !std::mem::replace(&mut greeted[usize::from(channel)], true) =>
+            {
+                Kind::Nothing
+            }
+            (Self::Port, PORT_DATA) => Kind::Data,
+            (Self::Port, PORT_ERROR) => {
+                Kind::End(ExecEnd::Refused { message: String::from_utf8_lossy(payload).trim().to_owned() })
+            }
+            _ => Kind::Nothing,
+        }
+    }
+}
 
 /// After the final status the server closes the stream; it gets this long.
 const LINGER: Duration = Duration::from_secs(2);
@@ -72,11 +113,12 @@ async fn give_up(queues: &Queues, error: &WsError) {
 }
 
 /// Sorts what the server sends, and notices when it sends nothing any more.
-pub(super) async fn read<S>(mut stream: S, queues: Arc<Queues>, dead: Duration)
+pub(super) async fn read<S>(mut stream: S, channels: Channels, queues: Arc<Queues>, dead: Duration)
 where
     S: Stream<Item = Result<Message, WsError>> + Unpin,
 {
     let mut ended: Option<(ExecEnd, Instant)> = None;
+    let mut greeted = [false; 2];
     loop {
         let deadline = match &ended {
             Some((_, at)) => *at + LINGER,
@@ -99,23 +141,19 @@ where
         queues.alive();
         let end = match message {
             Some(Ok(Message::Binary(frame))) if !frame.is_empty() => {
-                let channel = frame[0];
                 let payload = frame.slice(1..);
-                match channel {
-                    STDOUT => {
+                match channels.sort(frame[0], &payload, &mut greeted) {
+                    Kind::Data => {
                         queues.push_stdout(payload);
                         // While a slow reader holds us here nothing is read, so silence means nothing.
                         if !queues.wait_for_room().await {
                             return;
                         }
                         queues.alive();
-                        continue;
                     }
-                    STDERR => queues.push_stderr(&payload),
-                    STATUS if !payload.is_empty() => {
-                        ended = Some((ExecEnd::from_status(&payload), Instant::now()));
-                    }
-                    _ => {}
+                    Kind::Diagnostic => queues.push_stderr(&payload),
+                    Kind::End(end) => ended = Some((end, Instant::now())),
+                    Kind::Nothing => {}
                 }
                 continue;
             }

@@ -5,11 +5,13 @@ use super::super::api::{ApiError, Operation};
 use super::super::buildkitd::RegistrySettings;
 use super::super::choose;
 use super::super::connect::Connection;
+use super::super::list;
 use super::super::manifest::{self, NODE_ARCHITECTURE};
 use super::{Builder, BuilderSpec, config, describe, get_deployment};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
+use std::collections::BTreeMap;
 
 /// What there is of a builder.
 #[derive(Clone, Debug)]
@@ -111,6 +113,54 @@ pub(super) async fn look(
     }
 }
 
+/// Returns the pods of a builder that take builds now, one of each architecture, for whoever may not list nodes: what
+/// runs natively is what the pod was made for, if its daemon names that too, else the daemon's first platform. Empty
+/// where there is one pod at most: there is nothing to choose then.
+///
+/// # Errors
+/// The API server's.
+pub async fn natives(
+    connection: &Connection,
+    name: &str,
+    key: &str,
+) -> Result<Vec<(String, Builder)>, ClusterError> {
+    let namespace = connection.namespace();
+    let api: Api<Pod> = Api::namespaced(connection.client().clone(), namespace);
+    let parameters = ListParams::default().labels(&manifest::query(name));
+    let pods = connection.call(Operation::many("list", "pods", namespace), || api.list(&parameters)).await?;
+    let usable: Vec<&Pod> = pods.items.iter().filter(|pod| choose::is_usable(pod)).collect();
+    if usable.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let asked = usable.into_iter().map(async |pod| {
+        let platforms = list::platforms(connection, pod.metadata.name.as_deref().unwrap_or_default()).await;
+        (native(pod, &platforms), pod)
+    });
+    let mut groups: BTreeMap<String, Vec<&Pod>> = BTreeMap::new();
+    for (architecture, pod) in futures_util::future::join_all(asked).await {
+        if let Some(architecture) = architecture {
+            groups.entry(architecture).or_default().push(pod);
+        }
+    }
+    let chosen = groups
+        .into_iter()
+        .filter_map(|(architecture, pods)| choose::choose(pods, key).map(|pod| (architecture, pod)));
+    let described = chosen.map(async |(architecture, pod)| {
+        let own = config::read_map(connection, namespace, name).await;
+        Ok((architecture, describe(connection, name, pod, own).await?))
+    });
+    futures_util::future::try_join_all(described).await
+}
+
+/// Returns the architecture that a pod's node has, by all that can be known without the node.
+fn native(pod: &Pod, platforms: &[String]) -> Option<String> {
+    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+    let meant = selector.and_then(|selector| selector.get(NODE_ARCHITECTURE));
+    let meant = meant.filter(|meant| platforms.contains(&format!("linux/{meant}")));
+    let first = || platforms.first()?.split('/').nth(1).map(str::to_owned);
+    meant.cloned().or_else(first)
+}
+
 /// Returns how a builder's daemon reaches registries, from its objects alone: the builder itself need not run. What
 /// may not be read is not known.
 ///
@@ -136,5 +186,26 @@ fn readable(found: Result<Option<Deployment>, ClusterError>) -> Result<Option<De
     match found {
         Err(ClusterError::Api(error)) if error.is_forbidden() => Ok(None),
         found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_of_the_architecture_that_it_was_made_for_if_its_daemon_agrees() {
+        let pod = |meant: Option<&str>| -> Pod {
+            let selector = meant.map(|meant| serde_json::json!({ NODE_ARCHITECTURE: meant }));
+            serde_json::from_value(serde_json::json!({
+                "metadata": {}, "spec": { "containers": [], "nodeSelector": selector },
+            }))
+            .unwrap()
+        };
+        let both = ["linux/amd64", "linux/arm64"].map(str::to_owned);
+        assert_eq!(native(&pod(None), &both).as_deref(), Some("amd64"));
+        assert_eq!(native(&pod(Some("arm64")), &both).as_deref(), Some("arm64"));
+        assert_eq!(native(&pod(Some("arm64")), &both[..1]).as_deref(), Some("amd64"));
+        assert_eq!(native(&pod(Some("arm64")), &[]), None);
     }
 }
