@@ -13,6 +13,7 @@ pub use helper::{HelperEnvironment, HelperError};
 
 use config::{Entry, Origin};
 use secrecy::SecretString;
+use std::cmp::Reverse;
 use std::fmt;
 
 /// What Docker Hub is called in docker's own config files and by helpers.
@@ -107,7 +108,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Returns one over these documents; the first that knows a host wins.
+    /// Returns one over these documents; of those that know a host equally well, the first wins.
     pub fn new(documents: Vec<Document>, environment: HelperEnvironment) -> Self {
         Self { documents, helpers: helper::Helpers::new(environment) }
     }
@@ -131,8 +132,8 @@ impl Resolver {
 
     /// Returns the credential and where it came from.
     ///
-    /// Within a document the longest path wins; at one length `credHelpers` comes before `credsStore` and that
-    /// before `auths`, as in docker's CLI. Empty entries, which docker writes beside a store, say nothing.
+    /// The longest path of all documents wins, at one length the first document's; there `credHelpers` comes before
+    /// `credsStore` and that before `auths`, as in docker's CLI. Empty entries, which docker writes beside a store, say nothing.
     ///
     /// # Errors
     /// The first failure of a helper or an entry, unless another entry knows the host.
@@ -140,15 +141,19 @@ impl Resolver {
         let host = config::canonical_host(host);
         let server = server(&host);
         let mut failure = None;
-        for document in &self.documents {
-            for origin in document.origins(&host, repository_path.unwrap_or_default()) {
-                match self.ask(document, origin, server).await {
-                    Ok(Some(found)) => return Ok(found),
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "no credentials from here");
-                        failure.get_or_insert(error);
-                    }
+        let path = repository_path.unwrap_or_default();
+        let origins = self.documents.iter().flat_map(|document| {
+            document.origins(&host, path).into_iter().map(move |(length, origin)| (length, document, origin))
+        });
+        let mut origins: Vec<_> = origins.collect();
+        origins.sort_by_key(|(length, ..)| Reverse(*length));
+        for (_, document, origin) in origins {
+            match self.ask(document, origin, server).await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "no credentials from here");
+                    failure.get_or_insert(error);
                 }
             }
         }

@@ -106,8 +106,8 @@ impl Document {
         entries.chain(helpers.map(|helper| Origin::Helper(helper))).collect()
     }
 
-    /// Returns where to look for a host and path, the best place first.
-    pub(super) fn origins<'a>(&'a self, host: &str, path: &str) -> Vec<Origin<'a>> {
+    /// Returns where to look for a host and path, the best place first, each with the length of the path that it is for.
+    pub(super) fn origins<'a>(&'a self, host: &str, path: &str) -> Vec<(usize, Origin<'a>)> {
         let mut found = Vec::new();
         for (key, helper) in &self.helpers {
             if let Some(weight) = key.weight(host, path) {
@@ -123,7 +123,7 @@ impl Document {
             }
         }
         found.sort_by_key(|((length, exact), rank, _)| (Reverse(*length), *rank, Reverse(*exact)));
-        found.into_iter().map(|(_, _, origin)| origin).collect()
+        found.into_iter().map(|((length, _), _, origin)| (length, origin)).collect()
     }
 }
 

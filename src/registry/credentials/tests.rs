@@ -75,16 +75,21 @@ async fn the_longest_path_wins(#[case] path: &str, #[case] expected: &str) {
 }
 
 #[tokio::test]
-async fn the_first_document_that_knows_wins() {
+async fn the_longest_path_of_all_documents_wins_and_then_the_first_document() {
     let parse = |name: &str, json: &str| Document::parse(name, json.as_bytes()).unwrap();
     let documents = vec![
         parse("flag", r#"{"auths":{"r.io":{}}}"#),
         parse("secret", r#"{"auths":{"r.io":{"auth":"dTpw"}}}"#),
-        parse("home", r#"{"auths":{"r.io/team":{"auth":"eDp5"}}}"#),
+        parse(
+            "account",
+            r#"{"auths":{"r.io":{"auth":"bm9ib2R5Og=="},"r.io/team":{"username":"org+robot","password":"a$b"}}}"#,
+        ),
     ];
-    let found =
-        Resolver::new(documents, HelperEnvironment::default()).find("r.io", Some("team/a")).await.unwrap();
-    assert_eq!((shown(&found.credential), found.origin.as_deref()), ("u:p".to_owned(), Some("secret")));
+    let resolver = Resolver::new(documents, HelperEnvironment::default());
+    for (path, user, origin) in [("other", "u:p", "secret"), ("team/a", "org+robot:a$b", "account")] {
+        let found = resolver.find("r.io", Some(path)).await.unwrap();
+        assert_eq!((shown(&found.credential).as_str(), found.origin.as_deref()), (user, Some(origin)));
+    }
 }
 
 #[tokio::test]
