@@ -12,6 +12,7 @@ pub mod credentials;
 mod descriptor;
 mod digest;
 mod error;
+pub mod proxy;
 mod reference;
 mod retry;
 mod tls;

@@ -4,6 +4,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -16,14 +17,85 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
+/// Where a stream is to lead.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// A name or an address, without brackets.
+    pub host: &'a str,
+    /// The port.
+    pub port: u16,
+    /// TLS will be spoken.
+    pub secure: bool,
+}
+
+/// A byte stream to a host.
+pub struct Link {
+    /// The stream.
+    pub io: Box<dyn Io>,
+    /// Nobody may tell that the other side has ended: HTTP/2, and answers without a length, don't go over it.
+    pub endless: bool,
+}
+
 /// Opens byte streams to hosts; TLS, where wanted, is spoken on top of them. The seam for tunnels.
 #[async_trait::async_trait]
 pub trait Connect: Send + Sync {
-    /// Opens a stream to a host (a name or an address, without brackets) and port. The caller limits the time.
+    /// Opens a stream. The caller limits the time.
     ///
     /// # Errors
-    /// Whatever kept it from that; a name that does not resolve is a [`LookupError`] inside.
-    async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Io>>;
+    /// Whatever kept it from that; a name that does not resolve is a [`LookupError`] inside, a tunnel that leads
+    /// nowhere a [`RouteError`].
+    async fn connect(&self, to: Target<'_>) -> io::Result<Link>;
+
+    /// Returns how much longer than a connection from here opening may take.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Returns how a host is reached, if it is through somebody else, for messages: `through …`.
+    fn way(&self, _host: &str, _port: u16) -> Option<Way> {
+        None
+    }
+}
+
+/// A way to a host through somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// As in "no answer within 30 s, THROUGH".
+    pub through: String,
+    /// What a person can do where it fails.
+    pub hint: String,
+}
+
+/// A way through somebody else that leads nowhere, or broke.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct RouteError {
+    /// What happened, in words.
+    pub what: String,
+    /// What a person can do about it.
+    pub hint: Option<String>,
+    /// What may be done about it without one.
+    pub fault: Fault,
+    /// The deeper cause.
+    #[source]
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What may be done about a way that leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    NoWay,
+    /// Another try.
+    Broken,
+    /// Another try once there is a builder, which the way goes through.
+    NoBuilderYet,
+}
+
+impl From<RouteError> for io::Error {
+    fn from(error: RouteError) -> Self {
+        Self::other(error)
+    }
 }
 
 /// A host name that does not resolve.
@@ -43,15 +115,32 @@ pub struct Tcp;
 
 #[async_trait::async_trait]
 impl Connect for Tcp {
-    async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Io>> {
+    async fn connect(&self, Target { host, port, .. }: Target<'_>) -> io::Result<Link> {
+        Self::to(Self::lookup(host, port).await?).await
+    }
+}
+
+impl Tcp {
+    /// Returns the addresses of a host.
+    ///
+    /// # Errors
+    /// A [`LookupError`].
+    pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let addresses = tokio::net::lookup_host((host, port)).await;
-        let addresses = addresses.map_err(|source| {
-            io::Error::new(io::ErrorKind::NotFound, LookupError { host: host.to_owned(), source })
-        })?;
-        let stream = race(interleaved(addresses.collect())).await?;
+        let failed =
+            |source| io::Error::new(io::ErrorKind::NotFound, LookupError { host: host.to_owned(), source });
+        Ok(addresses.map_err(failed)?.collect())
+    }
+
+    /// Opens a stream to the first of these addresses that takes one.
+    ///
+    /// # Errors
+    /// The first one's.
+    pub async fn to(addresses: Vec<SocketAddr>) -> io::Result<Link> {
+        let stream = race(interleaved(addresses)).await?;
         // Requests are small and wait for their answers.
         stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
+        Ok(Link { io: Box::new(stream), endless: false })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong with a registry, said so that a person knows which host, which repository and why.
 
 use super::Repository;
+use super::connect::Way;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -45,6 +46,10 @@ pub enum Kind {
     Refused,
     /// There is no way there: no route, say, or a firewall that drops what we send.
     Unreachable,
+    /// The way through the cluster leads nowhere.
+    NoRoute,
+    /// The way goes through a builder, and there is none yet.
+    NoBuilderYet,
     /// The connection broke.
     Disconnected,
     /// Credentials could not be looked up: a helper failed, say.
@@ -107,16 +112,28 @@ pub(super) struct Trouble {
     /// Who answered so, where that may be another than the registry.
     pub(super) by: Option<String>,
     pub(super) status: Option<u16>,
+    /// What a person can do about it, where the kind alone doesn't say.
+    pub(super) hint: Option<String>,
     pub(super) source: Option<Source>,
 }
 
 impl Trouble {
     pub(super) fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), by: None, status: None, source: None }
+        Self { kind, what: what.into(), by: None, status: None, hint: None, source: None }
     }
 
     pub(super) fn caused_by(mut self, source: impl Into<Source>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Names the way there, where it may be the reason and was not named yet.
+    pub(super) fn on(mut self, way: Option<&Way>) -> Self {
+        let may_be = matches!(self.kind, Kind::Timeout | Kind::Disconnected | Kind::Tls | Kind::Unreachable);
+        if let Some(way) = way.filter(|_| may_be && self.hint.is_none()) {
+            self.what = format!("{}, {}", self.what, way.through);
+            self.hint = Some(way.hint.clone());
+        }
         self
     }
 
@@ -139,6 +156,11 @@ impl RegistryError {
     /// Returns what kind of failure it was.
     pub fn kind(&self) -> Kind {
         self.0.trouble.kind
+    }
+
+    /// Returns what a person can do about it, where the way there is the trouble.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.trouble.hint.as_deref()
     }
 
     /// Returns the registry, as it stands in references.

@@ -130,16 +130,18 @@ impl Wire {
         let started = std::time::Instant::now();
         let answer = tokio::time::timeout(limit, self.http.request(self.message(request)?)).await;
         let at = place(&request.url);
+        let way = self.shared.way(&request.url);
         let response = answer
             .map_err(|_elapsed| {
                 Trouble::new(Kind::Timeout, format!("no answer from {at} within {} s", limit.as_secs()))
-            })?
-            .map_err(|error| failure::explain(error, &at))?;
+            })
+            .and_then(|answer| answer.map_err(|error| failure::explain(error, &at)))
+            .map_err(|trouble| trouble.on(way.as_ref()))?;
         tracing::debug!(
             method = %request.method, %at, path = request.url.path(), status = response.status().as_u16(),
             milliseconds = started.elapsed().as_millis(), "answered"
         );
-        Ok(Response::new(response, request.url.clone(), self.shared.limits.idle))
+        Ok(Response::new(response, request.url.clone(), self.shared.limits.idle, way))
     }
 
     fn message(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, Trouble> {

@@ -1,6 +1,6 @@
 //! Connections as hyper wants them: a stream by the connector, TLS on top.
 
-use crate::registry::connect::{Connect, Io};
+use crate::registry::connect::{Connect, Io, Link, Target, Way};
 use crate::registry::{HostOptions, Limits, OptionsError, tls};
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -39,6 +39,12 @@ impl Shared {
             by_name.insert(options.host.clone(), (options, authorities));
         }
         Ok(Self { connector, hosts: by_name, limits, tls: Mutex::default() })
+    }
+
+    /// Returns how the host of a URL is reached, if it is through somebody else.
+    pub(super) fn way(&self, url: &Url) -> Option<Way> {
+        let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
+        self.connector.way(host, url.port_or_known_default()?)
     }
 
     pub(super) fn options(&self, host: &str) -> Option<&HostOptions> {
@@ -108,24 +114,25 @@ impl Dialer {
         let address = format!("{}:{port}", uri.host().unwrap_or_default());
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let limit = self.shared.limits.connect;
-        let connect = async {
-            let io = self.shared.connector.connect(host, port).await;
-            let io = io.map_err(|error| DialError::Connect(address.clone(), Arc::new(error)))?;
-            if !secure {
-                return Ok(Stream { io: TokioIo::new(io), h2: false });
-            }
-            let failed = |error| DialError::Handshake(address.clone(), Arc::new(error));
-            let name =
-                ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
-            let config = self.shared.tls(authority, &self.registry);
-            let io = TlsConnector::from(config).connect(name, io).await.map_err(failed)?;
-            let h2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
-            Ok(Stream { io: TokioIo::new(Box::new(io)), h2 })
-        };
-        match tokio::time::timeout(limit, connect).await {
-            Ok(stream) => stream,
-            Err(_elapsed) => Err(DialError::Timeout(address, limit)),
+        let connector = &self.shared.connector;
+        let longer = limit + connector.patience();
+        let link = tokio::time::timeout(longer, connector.connect(Target { host, port, secure })).await;
+        let link = link.map_err(|_elapsed| DialError::Timeout(address.clone(), longer))?;
+        let Link { io, endless } =
+            link.map_err(|error| DialError::Connect(address.clone(), Arc::new(error)))?;
+        if !secure {
+            return Ok(Stream { io: TokioIo::new(io), h2: false, endless });
         }
+        let failed = |error| DialError::Handshake(address.clone(), Arc::new(error));
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
+        let mut config = self.shared.tls(authority, &self.registry);
+        if endless {
+            Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
+        let io = tokio::time::timeout(limit, TlsConnector::from(config).connect(name, io)).await;
+        let io = io.map_err(|_elapsed| DialError::Timeout(address.clone(), limit))?.map_err(failed)?;
+        let h2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Stream { io: TokioIo::new(Box::new(io)), h2, endless })
     }
 }
 
@@ -147,14 +154,20 @@ impl tower::Service<Uri> for Dialer {
 pub(super) struct Stream {
     io: TokioIo<Box<dyn Io>>,
     h2: bool,
+    endless: bool,
 }
+
+/// Marks an answer on a connection whose end nobody may tell.
+#[derive(Clone)]
+pub(super) struct Endless;
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        match self.h2 {
+        let connected = match self.h2 {
             true => Connected::new().negotiated_h2(),
             false => Connected::new(),
-        }
+        };
+        if self.endless { connected.extra(Endless) } else { connected }
     }
 }
 

@@ -1,7 +1,7 @@
 //! From hyper's errors to kinds of trouble.
 
 use super::dial::DialError;
-use crate::registry::connect::LookupError;
+use crate::registry::connect::{Fault, LookupError, RouteError};
 use crate::registry::error::{Kind, Trouble};
 use crate::registry::tls;
 use hyper_util::client::legacy;
@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 /// Says what a failed exchange with `at` was.
 pub(super) fn explain(error: legacy::Error, at: &str) -> Trouble {
+    if let Some(trouble) = routed(&error) {
+        return trouble;
+    }
     match find::<DialError>(&error) {
         None => broken(error, at),
         Some(dial @ DialError::Timeout(..)) => Trouble::new(Kind::Unreachable, dial.to_string()),
@@ -34,6 +37,9 @@ pub(super) fn explain(error: legacy::Error, at: &str) -> Trouble {
 
 /// Says what a failure while reading a body was.
 pub(super) fn broken(error: impl Error + Send + Sync + 'static, at: &str) -> Trouble {
+    if let Some(trouble) = routed(&error) {
+        return trouble;
+    }
     let what = match find::<hyper::Error>(&error) {
         Some(cause) if cause.is_incomplete_message() => {
             format!("{at} closed the connection before its answer ended")
@@ -41,6 +47,19 @@ pub(super) fn broken(error: impl Error + Send + Sync + 'static, at: &str) -> Tro
         _ => format!("the connection to {at} broke"),
     };
     Trouble::new(Kind::Disconnected, what).caused_by(error)
+}
+
+/// What a tunnel says of itself comes before what was seen at its end.
+fn routed(error: &(dyn Error + 'static)) -> Option<Trouble> {
+    let route: &RouteError = find(error)?;
+    let kind = match route.fault {
+        Fault::NoWay => Kind::NoRoute,
+        Fault::Broken => Kind::Disconnected,
+        Fault::NoBuilderYet => Kind::NoBuilderYet,
+    };
+    let mut trouble = Trouble::new(kind, route.what.clone()).caused_by(route.clone());
+    trouble.hint.clone_from(&route.hint);
+    Some(trouble)
 }
 
 fn lookup(error: &io::Error) -> Option<&LookupError> {
@@ -73,14 +92,20 @@ fn handshake(address: &str, error: &io::Error) -> (Kind, String) {
     }
 }
 
-/// Looks for an error of a type among an error and its causes.
+/// Looks for an error of a type among an error and its causes, those that an I/O error wraps too.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        next = error.source();
+        // An I/O error's source is its content's source.
+        let shared = || error.downcast_ref::<Arc<io::Error>>().map(|error| &**error);
+        let inner = error.downcast_ref::<io::Error>().or_else(shared).and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
     }
     None
 }

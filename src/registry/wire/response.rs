@@ -1,9 +1,11 @@
 //! Answers, read with limits on time and size.
 
+use super::dial::Endless;
 use super::failure;
+use crate::registry::connect::Way;
 use crate::registry::error::{Kind, Trouble};
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -25,12 +27,22 @@ pub(in crate::registry) struct Response {
     pub(in crate::registry) headers: HeaderMap,
     body: Incoming,
     idle: Duration,
+    /// How the host is reached, if it is through somebody else.
+    way: Option<Way>,
+    /// Nobody may tell where the connection ends.
+    endless: bool,
 }
 
 impl Response {
-    pub(super) fn new(response: http::Response<Incoming>, url: Url, idle: Duration) -> Self {
+    pub(super) fn new(
+        response: http::Response<Incoming>,
+        url: Url,
+        idle: Duration,
+        way: Option<Way>,
+    ) -> Self {
         let (head, body) = response.into_parts();
-        Self { url, status: head.status, headers: head.headers, body, idle }
+        let endless = head.extensions.get::<Endless>().is_some();
+        Self { url, status: head.status, headers: head.headers, body, idle, way, endless }
     }
 
     /// Returns a header's text, if it is there and text.
@@ -57,14 +69,25 @@ impl Response {
         if self.body.size_hint().lower() > max {
             return Err(too_large());
         }
+        let ends = self.body.size_hint().exact().is_some() || self.headers.contains_key(TRANSFER_ENCODING);
+        if self.endless && !ends {
+            let what = format!("{at} does not say how long its answer is");
+            let mut trouble = Trouble::new(Kind::Protocol, what);
+            if let Some(way) = self.way {
+                trouble.what = format!("{}, and nobody tells where it ends {}", trouble.what, way.through);
+                trouble.hint = Some(way.hint);
+            }
+            return Err(trouble);
+        }
         let mut bytes = BytesMut::new();
         loop {
             let frame = tokio::time::timeout(self.idle, self.body.frame()).await.map_err(|_elapsed| {
                 let seconds = self.idle.as_secs();
                 Trouble::new(Kind::Timeout, format!("no further bytes from {at} within {seconds} s"))
+                    .on(self.way.as_ref())
             })?;
             let Some(frame) = frame else { return Ok(bytes.freeze()) };
-            let frame = frame.map_err(|error| failure::broken(error, &at))?;
+            let frame = frame.map_err(|error| failure::broken(error, &at).on(self.way.as_ref()))?;
             if let Some(data) = frame.data_ref() {
                 if (bytes.len() + data.len()) as u64 > max {
                     return Err(too_large());
