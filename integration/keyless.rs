@@ -10,6 +10,12 @@
 mod fake_authority;
 #[path = "support/front.rs"]
 mod front;
+#[path = "support/openbao.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod openbao;
+#[path = "support/peers.rs"]
+#[allow(dead_code, reason = "other suites use more of it")]
+mod peers;
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/running.rs"]
@@ -46,6 +52,8 @@ mod leaks;
 mod login;
 #[path = "keyless/person.rs"]
 mod person;
+#[path = "keyless/routes.rs"]
+mod routes;
 #[path = "keyless/tuf.rs"]
 mod tuf;
 #[path = "keyless/verify.rs"]

@@ -50,6 +50,8 @@ mod output;
 mod pod;
 #[path = "main_job/push.rs"]
 mod push;
+#[path = "main_job/routes.rs"]
+mod routes;
 #[path = "main_job/signing.rs"]
 mod signing;
 #[path = "main_job/tokens.rs"]

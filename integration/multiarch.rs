@@ -577,6 +577,99 @@ fn a_dockerfile_that_cross_compiles_builds_every_platform_on_one_node() {
     ran.ok();
 }
 
+/// The registry that only pods resolve: the daemons push images to it by its name, we the index by a pod's port. And
+/// somebody who may not list nodes, who gets by with the pods that are there.
+#[test]
+#[ignore = "needs the rig"]
+fn the_index_goes_through_a_services_pod_and_platforms_to_the_pods_that_are_there() {
+    let rig = Rig::load();
+    let _arm = ArmNode::present(&rig);
+    let space = rig.namespace("through");
+    let tool = Tool::new(&rig, space.name());
+    probes(&tool);
+    let (key, _) = tool.key_pair("k", "");
+    let svc = rig.get("REGISTRY_SVC");
+    tool.log_in(svc);
+    let ca = format!("{svc}={}", rig.get("REGISTRY_SVC_CA"));
+    tool.buildkit(&["create", "--registry-ca", &ca]).ok();
+    let name = fresh("through");
+    let tag = |number: u8| format!("{svc}/{name}:{number}");
+    let build = |number: u8, platforms: &str, more: &[&str]| {
+        let tag = tag(number);
+        let what = ["-t", &tag, "--platform", platforms, "--provenance", "--push", "--progress", "plain"];
+        let sign = ["--sign", "--cosign-key", key.to_str().expect("UTF-8"), "--sign-scope", "all", "ctx"];
+        let mut command = tool.command("kubectl-build", &[&what[..], more, &sign].concat());
+        command.env("COSIGN_PASSWORD", "");
+        tool::run(command)
+    };
+    let seen = Seen::tls(&rig, svc);
+    let has_both = |number: u8| {
+        let digest = seen.digest(&name, &number.to_string()).expect("the tag is there");
+        let index = seen.manifest(&name, &digest).expect("an index");
+        assert_eq!(index["mediaType"], INDEX);
+        let entries = index["manifests"].as_array().expect("entries");
+        let architectures = entries.iter().filter(|entry| entry["platform"]["os"] == "linux");
+        let architectures: Vec<_> =
+            architectures.filter_map(|entry| entry["platform"]["architecture"].as_str()).collect();
+        assert_eq!(architectures, ["amd64", "arm64"], "{index}");
+        // Each entry is signed, attestations too.
+        for digest in entries.iter().filter_map(|entry| entry["digest"].as_str()).chain([digest.as_str()]) {
+            let place = format!("{}.sig", digest.replace(':', "-"));
+            assert!(seen.manifest(&name, &place).is_some(), "{digest} is not signed: {index}");
+        }
+        digest
+    };
+    let both = "linux/amd64,linux/arm64";
+    let ran = build(1, both, &[]);
+    assert!(ran.stderr.contains("of the Service `registry` in namespace `registry`"), "{}", ran.stderr);
+    ran.ok();
+    let digest = has_both(1);
+    let arguments = ["verify", "--key", key.to_str().expect("UTF-8"), "--registry-ca", &ca];
+    let verify = |more: &[&str], reference: &str| {
+        let mut command = tool.command("kubectl-buildkit", &[&arguments[..], more, &[reference]].concat());
+        command.env("COSIGN_PASSWORD", "");
+        tool::run(command).ok()
+    };
+    assert!(verify(&[], &tag(1)).contains(&digest));
+    verify(&["--type", "slsaprovenance1"], &tag(1));
+
+    // Without a look at the nodes the pods tell what they run.
+    let role = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/rbac.yaml");
+    let role = std::fs::read_to_string(role).expect("a file");
+    let (role, _of_nodes) = role.split_once("\n---\n").expect("a role and a cluster role");
+    rig.apply(&role.replacen("metadata:\n", &format!("metadata:\n  namespace: {}\n", space.name()), 1));
+    let account = format!("{}:ci", space.name());
+    space.kubectl(&[
+        "create",
+        "rolebinding",
+        "ci",
+        "--role=kubectl-build",
+        &format!("--serviceaccount={account}"),
+    ]);
+    let user = format!("--as=system:serviceaccount:{account}");
+    let pods = deployments(&rig, space.name());
+    let ran = build(2, both, &[&user]);
+    let [first, second] = names(&rig);
+    for line in [format!("linux/amd64 → {first}, native"), format!("linux/arm64 → {second}, native")] {
+        assert!(ran.stderr.contains(&line), "{line:?} is not in:\n{}", ran.stderr);
+    }
+    // The registry's namespace is none of theirs: the builder's pod leads there.
+    assert!(ran.stderr.contains("of the builder"), "{}", ran.stderr);
+    ran.ok();
+    has_both(2);
+    assert_eq!(deployments(&rig, space.name()), pods, "nothing was made");
+    build(3, "linux/amd64,linux/s390x", &[&user]).fails(
+        3,
+        &[
+            "nothing here builds linux/s390x",
+            &format!("{first} is linux/amd64"),
+            &format!("{second} is linux/arm64"),
+            "`kubectl-build-nodes`",
+            "--emulate",
+        ],
+    );
+}
+
 #[test]
 #[ignore = "needs the rig"]
 fn whenever_it_is_killed_no_tag_points_at_something_unsigned() {

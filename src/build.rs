@@ -16,6 +16,7 @@ pub mod preflight;
 pub mod reach;
 mod record;
 pub mod request;
+pub mod route;
 mod run;
 mod settle;
 pub mod signing;

@@ -92,6 +92,11 @@ impl FakeTokenService {
         )
     }
 
+    /// Returns its URL.
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
     /// Sets what somebody without a password gets from now on.
     pub fn set_strangers(&self, strangers: Strangers) {
         *self.inner.strangers.lock().expect("no holder panics") = strangers;

@@ -29,6 +29,13 @@ impl<'a> Seen<'a> {
         Self { rig, base: format!("https://{host}"), flags }
     }
 
+    /// Looks at a plain HTTP registry as a user.
+    #[allow(dead_code, reason = "not every test crate has users")]
+    pub fn user(rig: &'a Rig, host: &str, user: &str, password: &str) -> Self {
+        let flags = vec!["-u".to_owned(), format!("{user}:{password}")];
+        Self { rig, base: format!("http://{host}"), flags }
+    }
+
     /// Looks at a plain HTTP registry by a token.
     pub fn bearer(rig: &'a Rig, host: &str, token: &str) -> Self {
         let flags = vec!["-H".to_owned(), format!("Authorization: Bearer {token}")];

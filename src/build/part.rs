@@ -2,11 +2,12 @@
 
 use super::credentials::RegistryCredentials;
 use super::error::BuildError;
-use super::placement::{Group, How};
+use super::placement::{Group, How, Unplaced};
 use super::plan::{self, Delivery, Share, SolvePlan};
 use super::reach::{self, Place, Reached};
 use super::record;
 use super::request::BuildRequest;
+use super::route::Router;
 use super::settle::settle;
 use crate::buildkit::Lost;
 use crate::buildkit::solve::{self, Exporter, Pushing, SolveError, SolveRequest};
@@ -36,12 +37,14 @@ pub struct Site {
     pub place: Place,
     /// What it builds; without a plan it builds everything, as its daemon can.
     pub group: Option<Group>,
+    /// There may be nodes that nobody told of: they may not be listed.
+    pub unlisted: bool,
 }
 
 impl Site {
     /// Returns the only builder of a build, which has no plan.
     pub fn only(place: Place) -> Self {
-        Self { place, group: None }
+        Self { place, group: None, unlisted: false }
     }
 }
 
@@ -51,7 +54,10 @@ pub(super) struct Common<'a> {
     pub(super) delivery: &'a Delivery,
     pub(super) client: &'a registry::Client,
     pub(super) resolver: &'a Arc<Resolver>,
-    /// Keys and registries were found to be in order.
+    pub(super) router: &'a Router,
+    /// A builder may be made: keys and registries were found to be in order, as far as that can be known without one.
+    pub(super) make: watch::Receiver<bool>,
+    /// All of them were.
     pub(super) leave: watch::Receiver<bool>,
     /// Several builders build at once.
     pub(super) joined: bool,
@@ -72,7 +78,7 @@ pub(super) async fn run(
     events: &Events,
     cancel: &Cancel,
 ) -> Result<Solved, BuildError> {
-    let Common { request, leave, .. } = common;
+    let Common { request, router, make, .. } = common;
     let placed: Option<Vec<(Platform, How)>> = site.group.as_ref().map(|group| group.platforms.clone());
     let platforms = match &placed {
         Some(placed) => placed.iter().map(|(platform, _)| platform.clone()).collect(),
@@ -83,12 +89,20 @@ pub(super) async fn run(
             Some(reached) => reached,
             None => {
                 // The sender is gone only where the check failed, and all this with it.
-                drop(leave.clone().wait_for(|given| *given).await);
+                drop(make.clone().wait_for(|given| *given).await);
                 reach::make(&site.place, &request.context, events).await?
             }
         };
+        if let Some(pod) = reached.pod_container() {
+            router.builder_is(pod);
+        }
         let emulate = request.emulate || reached.emulates;
-        settle(&reached, request, placed, emulate, events).await?;
+        settle(&reached, request, placed, emulate, events).await.map_err(|error| match error {
+            BuildError::Platform(error) => {
+                BuildError::Platform(Box::new(Unplaced { unlisted: site.unlisted, ..*error }))
+            }
+            error => error,
+        })?;
         Ok::<_, BuildError>(reached)
     };
     let mut reached = cancel.guard(reaching).await.map_err(BuildError::Interrupted)??;

@@ -72,6 +72,8 @@ pub struct Unplaced {
     pub there: Vec<String>,
     /// Emulation was allowed, and there is none.
     pub emulate: bool,
+    /// There may be more than is known of: nodes may not be listed.
+    pub unlisted: bool,
 }
 
 /// Spreads platforms over architectures: one group for each that is needed. What is built on an architecture that is
@@ -107,7 +109,12 @@ pub fn place(
             let there = machines.iter().map(|it| format!("{} is linux/{}", it.name, it.architecture));
             let there =
                 if machines.is_empty() { vec!["no node takes builders".to_owned()] } else { shorten(there) };
-            return Err(Box::new(Unplaced { platform: platform.clone(), there, emulate: wanted.emulate }));
+            return Err(Box::new(Unplaced {
+                platform: platform.clone(),
+                there,
+                emulate: wanted.emulate,
+                unlisted: false,
+            }));
         };
         let placed = (platform.clone(), how);
         match groups.iter_mut().find(|group| group.architecture == architecture) {
@@ -159,7 +166,12 @@ pub fn check(
         Some((platform, how)) => {
             let offered: Vec<String> = offered.iter().map(ToString::to_string).collect();
             let there = vec![format!("{at} runs {}", offered.join(", "))];
-            Err(Box::new(Unplaced { platform: platform.clone(), there, emulate: *how == How::Emulated }))
+            Err(Box::new(Unplaced {
+                platform: platform.clone(),
+                there,
+                emulate: *how == How::Emulated,
+                unlisted: false,
+            }))
         }
     }
 }

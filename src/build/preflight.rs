@@ -2,7 +2,7 @@
 
 use super::signing::{Ready, Signing};
 use crate::event::Events;
-use crate::registry::{self, RegistryError, Repository};
+use crate::registry::{self, Kind, RegistryError, Repository};
 use crate::sign::key::{KeyError, KeyFile, KubernetesSecret, SecretError};
 use crate::sign::kms::{KmsError, KmsKey};
 use crate::sign::{KeySigner, KeylessError, Signer};
@@ -88,7 +88,7 @@ impl From<KeylessError> for PreflightError {
 }
 
 /// Waits for the keys, asks services and identity, and asks each repository for an upload, which is cancelled at once: a granted token may lack
-/// the scope.
+/// the scope. Returns, beside the signers, the repositories that can be asked only when there is a builder.
 ///
 /// # Errors
 /// The first key or repository that fails.
@@ -97,34 +97,64 @@ pub async fn check(
     client: &registry::Client,
     repositories: &[Repository],
     events: &Events,
-) -> Result<Ready, PreflightError> {
+) -> Result<(Ready, Vec<Repository>), PreflightError> {
     let step = events.step("preflight", "checking keys and registries");
-    let pushes = async {
-        for repository in repositories {
-            let refused =
-                |source| PreflightError::Push { repository: repository.clone(), source: Box::new(source) };
-            client.check_push(repository).await.map_err(refused)?;
-        }
-        Ok(())
-    };
     let prepared = async {
         match signing {
             Some(signing) => signing.prepare(events).await,
             None => Ok(Ready::default()),
         }
     };
-    match tokio::try_join!(prepared, pushes) {
-        Ok((ready, ())) => {
+    match tokio::try_join!(prepared, pushes(client, repositories)) {
+        Ok(checked) => {
             step.done();
-            // Nobody is asked for what would come to nothing.
-            ready.signers.iter().for_each(|signer| signer.begin());
-            Ok(ready)
+            Ok(checked)
         }
         Err(error) => {
             step.fail(&error);
             Err(error)
         }
     }
+}
+
+/// Asks repositories for an upload that had to wait for the builder.
+///
+/// # Errors
+/// The first that fails.
+pub async fn check_pushes(
+    client: &registry::Client,
+    repositories: &[Repository],
+    events: &Events,
+) -> Result<(), PreflightError> {
+    let step = events.step("preflight-builder", "checking registries through the builder");
+    match pushes(client, repositories).await {
+        Ok(_none_wait) => step.done(),
+        Err(error) => {
+            step.fail(&error);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+async fn pushes(
+    client: &registry::Client,
+    repositories: &[Repository],
+) -> Result<Vec<Repository>, PreflightError> {
+    let mut later = Vec::new();
+    for repository in repositories {
+        match client.check_push(repository).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::NoBuilderYet => later.push(repository.clone()),
+            Err(source) => {
+                return Err(PreflightError::Push {
+                    repository: repository.clone(),
+                    source: Box::new(source),
+                });
+            }
+        }
+    }
+    Ok(later)
 }
 
 /// Keys that are being unlocked.

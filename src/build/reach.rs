@@ -1,5 +1,6 @@
 //! From a builder's place to a daemon that answers. One connection is one pod, for the whole build.
 
+use super::route::PodContainer;
 use crate::buildkit::{Client, ClientError, DialError, Tls};
 use crate::cluster::builder::{self, Builder, BuilderSpec, PodRef};
 use crate::cluster::exec::{self, Command, ExecEnd, ExecHandle};
@@ -205,6 +206,12 @@ impl Reached {
             }
             _ => self.name.clone(),
         }
+    }
+
+    /// Returns the container that it runs in, if it runs in a pod.
+    pub fn pod_container(&self) -> Option<PodContainer> {
+        let PodRef { name, namespace, .. } = self.pod.clone()?;
+        Some(PodContainer { pod: name, namespace, container: self.container.clone() })
     }
 
     /// Returns the platforms that the daemon's worker names, its own first.

@@ -10,6 +10,7 @@ use super::plan::{self, Delivery};
 use super::preflight;
 use super::record;
 use super::request::BuildRequest;
+use super::route::Router;
 use super::signing::{Ready, Signing};
 use crate::event::Events;
 use crate::registry::credentials::Resolver;
@@ -29,6 +30,8 @@ pub struct Deps {
     pub client: registry::Client,
     /// Credentials, for the daemon's.
     pub resolver: Arc<Resolver>,
+    /// How registries are reached.
+    pub router: Arc<Router>,
     /// Who signs, if the build does.
     pub signing: Option<Signing>,
     /// The flags that the command needs which would finish the job.
@@ -45,32 +48,49 @@ pub async fn run(
     events: &Events,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
-    let Deps { sites, client, resolver, signing, resume } = deps;
+    let Deps { sites, client, resolver, router, signing, resume } = deps;
     let repositories = request.repositories();
     let joined = sites.len() > 1;
     let delivery = plan::delivery(request, signing.is_some(), joined);
 
     // The builder is reached, and the solve begun, while keys and registries are checked: the daemon gets nothing to
-    // build before they are. A builder that isn't there is made after.
+    // build before they are. A builder that isn't there is made after, or before those registries are checked that are
+    // reached through it.
+    let (let_make, make) = watch::channel(false);
     let (give_leave, leave) = watch::channel(false);
     let checked = async {
         let checking = async {
-            match signing {
-                Some(signing) => preflight::check(Some(signing), &client, &request.written_to(), events)
-                    .await
-                    .map_err(BuildError::from),
+            let repositories = match &signing {
+                Some(_) => request.written_to(),
                 // The index is pushed by us, from here.
-                None if joined && request.push => {
-                    preflight::check(None, &client, &repositories, events).await.map_err(BuildError::from)
-                }
-                None => Ok(Ready::default()),
+                None if joined && request.push => repositories.clone(),
+                None => return Ok(Ready::default()),
+            };
+            let (ready, later) = preflight::check(signing, &client, &repositories, events).await?;
+            if !later.is_empty() {
+                let_make.send_replace(true);
+                router.builder_there().await;
+                preflight::check_pushes(&client, &later, events).await?;
             }
+            // Nobody is asked to log in for what would come to nothing.
+            ready.signers.iter().for_each(|signer| signer.begin());
+            Ok::<_, BuildError>(ready)
         };
         let ready = cancel.guard(checking).await.map_err(BuildError::Interrupted)??;
+        let_make.send_replace(true);
         give_leave.send_replace(true);
         Ok::<_, BuildError>(ready)
     };
-    let common = Common { request, delivery: &delivery, client: &client, resolver: &resolver, leave, joined };
+    let common = Common {
+        request,
+        delivery: &delivery,
+        client: &client,
+        resolver: &resolver,
+        router: &router,
+        make,
+        leave,
+        joined,
+    };
     let (Ready { signers, formats }, solved) =
         tokio::try_join!(checked, parts(&common, &sites, events, cancel))?;
 

@@ -1,10 +1,10 @@
 //! From a builder and the cluster's nodes to the pods that a build needs.
 
 use super::part::Site;
-use super::placement::{self, Machine, Unplaced, Wanted};
+use super::placement::{self, Group, Machine, Unplaced, Wanted};
 use super::reach::Place;
 use super::request::BuildRequest;
-use crate::cluster::builder::{self, BuilderSpec, Found, NodeRef};
+use crate::cluster::builder::{self, Builder, BuilderSpec, Found, NodeRef};
 use crate::cluster::{ClusterError, Connection};
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ pub enum SitesError {
 }
 
 /// Returns where a build runs: on the builder's own pod, and on one more for each further architecture that its platforms
-/// need and the nodes have. Where nodes may not be listed, the builder's own pod has to do, and says itself what it can.
+/// need and the nodes have. Where nodes may not be listed, the builder's pods have to do, and say themselves what they can.
 ///
 /// # Errors
 /// The cluster's, or a platform that nothing builds.
@@ -38,11 +38,14 @@ pub async fn sites(
         spec: Box::new(spec),
         found: found.ready(),
     };
-    let nodes = match request.platforms.is_empty() {
-        true => None,
-        false => builder::nodes(connection).await?,
+    if request.platforms.is_empty() {
+        return Ok(vec![Site::only(place(spec, found))]);
+    }
+    let Some(nodes) = builder::nodes(connection).await? else {
+        let sites = pods_only(connection, &spec, &found, request).await?;
+        let only = || vec![Site { unlisted: true, ..Site::only(place(spec, found)) }];
+        return Ok(sites.unwrap_or_else(only));
     };
-    let Some(nodes) = nodes else { return Ok(vec![Site::only(place(spec, found))]) };
     let home = home(&found, &nodes);
     let emulate = request.emulate || found.emulates();
     let wanted = Wanted { platforms: &request.platforms, emulate, cross: request.cross };
@@ -77,9 +80,48 @@ pub async fn sites(
                 (sibling, found)
             }
         };
-        sites.push(Site { place: place(spec, found), group: Some(group) });
+        sites.push(Site { place: place(spec, found), group: Some(group), unlisted: false });
     }
     Ok(sites)
+}
+
+/// Returns where a build runs, by what the builder's pods say of themselves; none where there is no choice among them.
+async fn pods_only(
+    connection: &Connection,
+    spec: &BuilderSpec,
+    found: &Found,
+    request: &BuildRequest,
+) -> Result<Option<Vec<Site>>, SitesError> {
+    let pods = builder::natives(connection, &spec.name, &request.context.to_string_lossy()).await?;
+    if pods.len() < 2 {
+        return Ok(None);
+    }
+    let machine = |(architecture, builder): &(String, Builder)| Machine {
+        name: builder.pod.node.clone().unwrap_or_else(|| builder.pod.name.clone()),
+        architecture: architecture.clone(),
+    };
+    let machines: Vec<Machine> = pods.iter().map(machine).collect();
+    let home = match found {
+        Found::Ready(builder) => pods.iter().find(|(_, own)| own.pod.name == builder.pod.name),
+        _ => None,
+    };
+    let home = home.map(|(architecture, _)| architecture.as_str());
+    let emulate = request.emulate || found.emulates();
+    let wanted = Wanted { platforms: &request.platforms, emulate, cross: request.cross };
+    let groups = placement::place(wanted, &machines, home)
+        .map_err(|error| Box::new(Unplaced { unlisted: true, ..*error }))?;
+    if groups.len() > 1 && !request.push && request.digest_wanted {
+        return Err(SitesError::NoDigest);
+    }
+    let site = |group: Group| {
+        let pod = pods.iter().find(|(architecture, _)| *architecture == group.architecture);
+        let (_, builder) = pod.expect("groups are of the pods' architectures");
+        let spec = Box::new(spec.sibling(&group.architecture));
+        let place =
+            Place::Cluster { connection: connection.clone(), spec, found: Some(Box::new(builder.clone())) };
+        Site { place, group: Some(group), unlisted: true }
+    };
+    Ok(Some(groups.into_iter().map(site).collect()))
 }
 
 /// Returns the architecture of the builder's own pod, as far as it is decided.

@@ -1,4 +1,4 @@
-//! Flags about registries, shared by `build`, `sign` and `create`.
+//! Flags about registries, shared by `build`, `sign` and `verify`.
 
 use clap::{ArgAction, Args};
 
@@ -18,4 +18,10 @@ pub struct RegistryArgs {
     /// Secret of type kubernetes.io/dockerconfigjson with credentials for pull, push and signatures
     #[arg(long = "registry-secret", value_name = "SECRET")]
     pub secret: Option<String>,
+    /// Service account whose pull secrets hold credentials too (in a pod without docker's configuration: the pod's own)
+    #[arg(long = "registry-service-account", value_name = "[NAMESPACE/]NAME")]
+    pub registry_service_account: Option<String>,
+    /// How registries are reached: `auto` (default: from here, and through the cluster where only it knows the name), `direct`, `service` (a port of the Service's pod) or `builder` (from the builder's pod)
+    #[arg(long = "registry-via", value_name = "WAY")]
+    pub via: Option<String>,
 }

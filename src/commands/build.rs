@@ -2,9 +2,11 @@
 
 use super::display::{self, Early, Shown};
 use super::failure::Failure;
+use super::registries::Passable;
 use super::{files, identity, keys, print_lines, registries, report};
 use crate::build::preflight;
 use crate::build::reach::Place;
+use crate::build::route::{PodContainer, Through};
 use crate::build::signing::Signing;
 use crate::build::{self, BuildOutcome, Deps, Site};
 use crate::cluster::Connection;
@@ -74,9 +76,9 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
 
     let Prepared { sites, registries, to_loosen, title, .. } = prepared;
     request.insecure_hosts = to_loosen;
-    let registries::Registries { client, resolver, hosts } = registries;
+    let registries::Registries { client, resolver, hosts, router } = registries;
     let shown = Shown::start(mode, title, env, early);
-    let deps = Deps { sites, client, resolver, signing, resume: resume.clone() };
+    let deps = Deps { sites, client, resolver, router, signing, resume: resume.clone() };
     let built = build::run(&request, deps, &shown.events, &cancel).await;
     let outcome = shown.end(built.map_err(|error| Failure::build(error, &resume))).await?;
 
@@ -151,7 +153,7 @@ async fn prepare(settings: &BuildSettings, events: Events) -> Result<Prepared, F
     let in_cluster = matches!(settings.builder.place, Where::Cluster { .. });
     let for_secrets = settings.sign.as_ref().is_some_and(keys::need_cluster)
         || settings.sign.as_ref().is_some_and(keys::builders_needs_cluster)
-        || settings.registry.secret.is_some();
+        || settings.registry.needs_cluster();
     let connection = match in_cluster || for_secrets {
         true => {
             Some(Connection::connect(&settings.cluster.connect, &events).await.map_err(Failure::connect)?)
@@ -178,8 +180,17 @@ async fn prepare(settings: &BuildSettings, events: Events) -> Result<Prepared, F
         }
         (Where::Cluster { .. }, None) => unreachable!("a builder in the cluster connects to it"),
     };
-    let registries =
-        registries::open(&settings.registry, connection.as_ref(), &builder, &repositories).await?;
+    let passable = Passable {
+        connection: connection.as_ref(),
+        options: &settings.cluster.connect,
+        through: match sites.first().map(|site| &site.place) {
+            Some(Place::Cluster { found: Some(builder), .. }) => Through::Pod(PodContainer::from(&**builder)),
+            Some(Place::Cluster { found: None, .. }) | None => Through::Awaited,
+            Some(Place::Unix { .. } | Place::Tcp { .. }) => Through::Outside(title.clone()),
+        },
+        events,
+    };
+    let registries = registries::open(&settings.registry, passable, &builder, &repositories).await?;
     let to_loosen = registries::to_loosen(&settings.registry.hosts, &builder);
     let builder_key = builder.builder_key;
     Ok(Prepared { connection, sites, registries, to_loosen, builder_key, title })

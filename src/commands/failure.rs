@@ -291,6 +291,15 @@ impl Failure {
         .hint("make it with `kubectl create secret docker-registry`")
     }
 
+    /// `--registry-service-account` with an account that holds no credentials.
+    pub(super) fn no_pull_secrets(namespace: &str, name: &str) -> Self {
+        Self::said(
+            format!("the service account `{name}` in namespace `{namespace}` names no Secret with registry credentials"),
+            USAGE,
+        )
+        .hint("`imagePullSecrets` of the account are meant, or name the Secret itself with `--registry-secret`")
+    }
+
     /// `--service-account` with nothing to ask.
     pub(super) fn account_without_cluster(name: &str) -> Self {
         Self::said(format!("there is no cluster to make a token for the service account `{name}`"), USAGE)
@@ -484,6 +493,10 @@ impl Failure {
                 "QEMU is not there for it: run the image `tonistiigi/binfmt` with `--install {architecture}` in a privileged pod on the builder's node"
             )),
             false => failure.hint(format!("add a node of architecture {architecture}, or let QEMU run it with `--emulate`")),
+        };
+        let failure = match error.unlisted {
+            true => failure.hint("you may not list nodes, so only the builder's own pods were looked at: for a pod on each architecture, have the ClusterRole `kubectl-build-nodes` (hack/rbac.yaml) bound to you"),
+            false => failure,
         };
         failure
             .hint("if the Dockerfile cross-compiles, so that nothing of that platform is run, say `--cross`")
@@ -689,6 +702,9 @@ fn login_hint(error: &KeylessError) -> Option<String> {
 
 /// Returns what can be done about a registry's refusal.
 fn registry_hint(error: &RegistryError) -> Option<String> {
+    if let Some(hint) = error.hint() {
+        return Some(hint.to_owned());
+    }
     let host = error.registry();
     Some(match error.kind() {
         Kind::Unauthorized => {
@@ -707,7 +723,9 @@ fn registry_hint(error: &RegistryError) -> Option<String> {
         Kind::PlainHttp => format!("if that is meant, say `--registry-http {host}`"),
         Kind::NeedsTls => format!("leave out `--registry-http {host}`"),
         Kind::Dns | Kind::Refused | Kind::Unreachable => {
-            format!("check the name, and that {host} can be reached from here")
+            format!(
+                "check the name, and that {host} can be reached from here; what only the builder reaches takes `--registry-via builder`"
+            )
         }
         _ => return None,
     })

@@ -2,9 +2,12 @@
 //! flags and from the builder, which was configured for the same registries.
 
 use super::failure::Failure;
+use crate::build::route::{Cluster, Router, Through, Ways};
 use crate::cluster::buildkitd::RegistrySettings as BuilderRegistries;
-use crate::cluster::{self, Connection};
-use crate::config::registry::{HostSettings, RegistrySettings};
+use crate::cluster::{self, ConnectOptions, Connection};
+use crate::config;
+use crate::config::registry::{Account, HostSettings, RegistrySettings};
+use crate::event::Events;
 use crate::registry::credentials::{Document, HelperEnvironment, Resolver};
 use crate::registry::{Client, HostOptions, Options, Repository};
 use secrecy::ExposeSecret as _;
@@ -12,6 +15,8 @@ use std::sync::Arc;
 
 /// The key of a Secret of type kubernetes.io/dockerconfigjson.
 const DOCKER_CONFIG_JSON: &str = ".dockerconfigjson";
+/// The key of a Secret of type kubernetes.io/dockercfg.
+const DOCKER_CFG: &str = ".dockercfg";
 
 /// Our own client and the credentials behind it.
 pub(super) struct Registries {
@@ -21,6 +26,20 @@ pub(super) struct Registries {
     pub(super) resolver: Arc<Resolver>,
     /// What is special about some of them.
     pub(super) hosts: Vec<HostOptions>,
+    /// How they are reached.
+    pub(super) router: Arc<Router>,
+}
+
+/// The cluster and the builder that lead to registries which only they reach.
+pub(super) struct Passable<'a> {
+    /// The connection, if there is one already.
+    pub(super) connection: Option<&'a Connection>,
+    /// How to connect when that is needed.
+    pub(super) options: &'a ConnectOptions,
+    /// The builder.
+    pub(super) through: Through,
+    /// Whom it is told to.
+    pub(super) events: Events,
 }
 
 /// Makes the client.
@@ -29,10 +48,11 @@ pub(super) struct Registries {
 /// Documents and certificates that are none, a Secret that can't be read.
 pub(super) async fn open(
     settings: &RegistrySettings,
-    cluster: Option<&Connection>,
+    passable: Passable<'_>,
     builder: &BuilderRegistries,
     repositories: &[Repository],
 ) -> Result<Registries, Failure> {
+    let Passable { connection: cluster, options: connect, through, events } = passable;
     let mut documents = Vec::new();
     if let Some(name) = &settings.secret {
         let cluster = cluster.ok_or_else(|| Failure::secret_without_cluster(name))?;
@@ -46,6 +66,9 @@ pub(super) async fn open(
         let document = Document::parse(format!("Secret {namespace}/{name}"), config.expose_secret());
         documents.push(document.map_err(Failure::credentials)?);
     }
+    if let (Some(account), Some(cluster)) = (&settings.account, cluster) {
+        documents.extend(of_account(account, cluster).await?);
+    }
     for (text, name) in &settings.docker_configs {
         let document = Document::parse(name.clone(), text.expose_secret().as_bytes());
         documents.push(document.map_err(Failure::credentials)?);
@@ -58,8 +81,48 @@ pub(super) async fn open(
     let mut options = Options::new(Arc::clone(&resolver));
     let hosts = merge(&settings.for_repositories(repositories), builder);
     options.hosts.clone_from(&hosts);
+    let reached = match cluster {
+        Some(connection) => Cluster::Known(connection.clone()),
+        None => Cluster::Options(Box::new(connect.clone())),
+    };
+    let router = Arc::new(Router::new(settings.via, reached, through, settings.proxies.clone(), events));
+    options.connector = Arc::new(Ways(Arc::clone(&router)));
     let client = Client::new(options).map_err(Failure::registry_options)?;
-    Ok(Registries { client, resolver, hosts })
+    Ok(Registries { client, resolver, hosts, router })
+}
+
+/// Reads the credentials that a service account's pods would pull with.
+async fn of_account(account: &Account, cluster: &Connection) -> Result<Vec<Document>, Failure> {
+    let Account { namespace, name, own } = account;
+    let namespace = namespace.as_deref().unwrap_or(cluster.namespace());
+    let secrets = match cluster::account::secrets(cluster, namespace, name).await {
+        Ok(secrets) => secrets,
+        Err(error) if *own => {
+            tracing::debug!(%error, "no credentials from the pod's own service account");
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(Failure::cluster(error)),
+    };
+    let mut documents = Vec::new();
+    for (secret, content) in secrets {
+        let title = || format!("Secret {namespace}/{secret} of service account {name}");
+        // An account's other Secrets, such as its token, are none.
+        let document = match (content.get(DOCKER_CONFIG_JSON), content.get(DOCKER_CFG)) {
+            (Some(config), _) => Document::parse(title(), config.expose_secret()),
+            (None, Some(config)) => Document::parse_dockercfg(title(), config.expose_secret()),
+            (None, None) => continue,
+        };
+        documents.push(document.map_err(Failure::credentials)?);
+    }
+    if documents.is_empty() && !own {
+        return Err(Failure::no_pull_secrets(namespace, name));
+    }
+    Ok(documents)
+}
+
+/// Returns the builder that `sign` and `verify` may go through: the one that was named, or the default one.
+pub(super) fn through(builder: Option<&str>) -> Through {
+    Through::Named(builder.unwrap_or(config::builder::DEFAULT_NAME).to_owned())
 }
 
 /// Reads the settings of a builder that was named, so that its registries are ours too.

@@ -2,6 +2,7 @@
 
 use super::display::{self, Early, Shown};
 use super::failure::Failure;
+use super::registries::Passable;
 use super::{identity, keys, print_lines, registries, report};
 use crate::build::finish::Finish;
 use crate::build::preflight;
@@ -48,7 +49,7 @@ pub(super) async fn run(
     written_to.extend(options.storage.clone());
     let needs_cluster = keys::need_cluster(&settings)
         || keys::builders_needs_cluster(&settings)
-        || registry.secret.is_some()
+        || registry.needs_cluster()
         || builder.is_some();
     let mut early = Early::new();
     let events = early.events();
@@ -58,7 +59,13 @@ pub(super) async fn run(
             false => None,
         };
         let known = registries::of_builder(builder.as_deref(), connection.as_ref()).await?;
-        let registries = registries::open(&registry, connection.as_ref(), &known, &written_to).await?;
+        let passable = Passable {
+            connection: connection.as_ref(),
+            options: &cluster.connect,
+            through: registries::through(builder.as_deref()),
+            events: events.clone(),
+        };
+        let registries = registries::open(&registry, passable, &known, &written_to).await?;
         let SignSettings { keys, password, keyless, formats, formats_explicit, builder_key: flag, .. } =
             settings;
         identity::consent(&keyless).await?;

@@ -2,6 +2,7 @@
 
 use super::display::Early;
 use super::failure::Failure;
+use super::registries::Passable;
 use super::verifiers::{self, NamedVerifier};
 use super::{display, print_lines, registries, report};
 use crate::build::store::RegistryStore;
@@ -41,7 +42,7 @@ pub(super) async fn run(
     let mut repositories: Vec<Repository> =
         references.iter().map(|reference| reference.repository.clone()).collect();
     repositories.extend(storage.clone());
-    let needs_cluster = verifiers::need_cluster(&by) || registry.secret.is_some() || builder.is_some();
+    let needs_cluster = verifiers::need_cluster(&by) || registry.needs_cluster() || builder.is_some();
     let mut early = Early::new();
     let events = early.events();
     let prepared = async {
@@ -50,7 +51,13 @@ pub(super) async fn run(
             false => None,
         };
         let known = registries::of_builder(builder.as_deref(), connection.as_ref()).await?;
-        let registries = registries::open(&registry, connection.as_ref(), &known, &repositories).await?;
+        let passable = Passable {
+            connection: connection.as_ref(),
+            options: &cluster.connect,
+            through: registries::through(builder.as_deref()),
+            events: events.clone(),
+        };
+        let registries = registries::open(&registry, passable, &known, &repositories).await?;
         let verifiers = verifiers::of(by, connection.as_ref()).await?;
         Ok::<_, Failure>((registries.client, verifiers))
     };
@@ -60,7 +67,8 @@ pub(super) async fn run(
     let asked = Asked { client, verifiers, annotations, storage, wanted, largest };
     let mut failed: Option<Failure> = None;
     for reference in &references {
-        let verified = cancel.guard(asked.verify(reference)).await.map_err(Failure::interrupted)?;
+        let verified = cancel.guard(early.during(asked.verify(reference))).await;
+        let verified = verified.map_err(Failure::interrupted)?;
         let told = match verified {
             Ok(found) => asked.tell(reference, &found, output).await,
             Err(failure) => Err(failure),

@@ -88,7 +88,7 @@ pub fn place(args: &ClusterArgs) -> Vec<String> {
 }
 
 /// What the kubelet tells a pod (client-go rest/config.go).
-fn in_cluster(env: &dyn Environment) -> Option<InCluster> {
+pub(super) fn in_cluster(env: &dyn Environment) -> Option<InCluster> {
     Some(InCluster {
         host: env.get_filled("KUBERNETES_SERVICE_HOST")?,
         port: env.get_filled("KUBERNETES_SERVICE_PORT")?,
