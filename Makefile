@@ -4,7 +4,7 @@ SHELL := bash
 PROVIDER ?= local
 CARGO ?= cargo
 PREFIX ?= $(HOME)/.local
-# pkcs11: keys on tokens; the binary then loads libraries and is not static.
+# pkcs11, piv: keys on tokens and security keys; the binary then needs libraries and is not static.
 export FEATURES ?=
 export CLIPPY_CONF_DIR := $(CURDIR)/hack
 
@@ -74,6 +74,10 @@ test-cluster: ## What the local provider promises: repairs itself, leaves nothin
 .PHONY: demo
 demo: ## Build, push, sign and verify the hello image on a cluster of its own
 	PROVIDER=$(PROVIDER) hack/demo.sh
+
+.PHONY: fuzz
+fuzz: ## Feed the parsers what they choke on (TIME seconds each, 30; TARGETS chooses)
+	hack/fuzz/run.sh
 
 .PHONY: bench
 bench: ## Compare with buildctl, buildx and cosign, side by side

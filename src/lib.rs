@@ -14,6 +14,8 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod image;
 pub mod pb;
 pub mod registry;

@@ -12,6 +12,8 @@ pub mod credentials;
 mod descriptor;
 mod digest;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod proxy;
 mod reference;
 mod retry;

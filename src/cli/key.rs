@@ -15,7 +15,7 @@ pub struct KeyVerbArgs {
 pub enum KeyVerb {
     /// Make a signing key (ECDSA P-256): files or a Secret in cosign's format, or a key of a key service
     Generate(GenerateArgs),
-    /// Encrypt a plain PEM key (PKCS#8, SEC1 or PKCS#1) into cosign's format
+    /// Put a PEM key (PKCS#8, encrypted or not, SEC1 or PKCS#1) into cosign's format, encrypted
     Import(ImportArgs),
     /// Print the public half of a key
     Public(PublicArgs),
@@ -47,7 +47,7 @@ pub struct GenerateArgs {
 /// `kubectl buildkit key import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Key to import: a PEM file that is not encrypted
+    /// Key to import: a PEM file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     #[command(flatten)]

@@ -102,8 +102,15 @@ async fn import(args: ImportArgs, env: &dyn Environment) -> Result<(), Failure> 
     let failed = |source| Misuse::File { name: "FILE", path: path.clone(), source };
     let pem = zeroize::Zeroizing::new(std::fs::read(&path).map_err(failed)?);
     let replace = may_replace(&[&settings.private, &settings.public]).await?;
+    let old = match &settings.password {
+        _ if !SealedPair::has_password(&pem) => SecretString::default(),
+        // Who says one password means it for both.
+        Password::Given { .. } => new_password(settings.password.clone()).await?,
+        Password::Ask if !prompt::available() => return Err(Failure::no_new_password()),
+        Password::Ask => ask(&format!("Password of {}", file.display())).await?,
+    };
     let password = new_password(settings.password).await?;
-    let pair = sealed(move || SealedPair::import(&pem, &password)).await;
+    let pair = sealed(move || SealedPair::import(&pem, &old, &password)).await;
     let pair = pair.map_err(|failure| failure.about_file(&file))?;
     write_pair(&settings.private, &settings.public, &pair, replace).await
 }

@@ -172,6 +172,13 @@ impl Challenge {
     }
 }
 
+/// Takes any bytes for a header with challenges.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_any(bytes: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let _either_way = best_challenge(&HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]));
+}
+
 /// Returns the challenge to answer: Bearer before Basic, others not at all.
 fn best_challenge(headers: &HeaderMap) -> Option<Challenge> {
     let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());

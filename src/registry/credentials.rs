@@ -217,3 +217,16 @@ fn decode(document: &Document, key: &str, entry: &Entry) -> Result<Option<Creden
         key: key.to_owned(),
     })
 }
+
+/// Takes any bytes for a docker config, and asks it for a repository's password.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_any(bytes: &[u8]) {
+    let documents = [Document::parse("config", bytes), Document::parse_dockercfg("config", bytes)];
+    for document in documents.into_iter().flatten() {
+        for origin in document.origins("registry.example.com:5000", "team/app") {
+            if let Origin::Entry(_, entry) = origin {
+                let _either_way = entry.credential();
+            }
+        }
+    }
+}

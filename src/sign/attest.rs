@@ -14,6 +14,17 @@ use super::{SignRequest, Subject};
 use crate::registry::{Digest, Reference};
 use std::sync::Arc;
 
+/// Takes any bytes for a statement of BuildKit's.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_any(bytes: &[u8]) {
+    let image = crate::registry::Descriptor::of("image", b"");
+    if let Ok(original) = statement::read(bytes, None, &image) {
+        let at = "r.example/a".parse().expect("a repository");
+        let ours = statement::ours(&original, &at, &[], &image.digest);
+        assert!(super::bundle::Statement::parse(&ours).is_ok());
+    }
+}
+
 /// An attestation that is signed and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedAttestation {

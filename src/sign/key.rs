@@ -7,6 +7,7 @@
 mod encrypted;
 mod file;
 mod pair;
+pub(in crate::sign) mod pbes2;
 mod private;
 mod public;
 mod reference;

@@ -130,6 +130,12 @@ pub(super) async fn expand(
     Ok(subjects)
 }
 
+/// Takes any descriptor for an entry of an index.
+#[cfg(any(test, fuzzing))]
+pub(super) fn describe(entry: &Descriptor) {
+    let _either_way = classify(entry, Scope::All);
+}
+
 /// Returns what an entry of an index is, and whether the scope takes it in.
 fn classify(entry: &Descriptor, scope: Scope) -> (String, bool) {
     // BuildKit marks what isn't an image with this annotation; the platform alone (`unknown/unknown`) also

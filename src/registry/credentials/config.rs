@@ -214,11 +214,16 @@ fn wildcard(pattern: &str, host: &str) -> bool {
 }
 
 fn label_fits(pattern: &str, label: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == label,
-        Some((head, tail)) => label.strip_prefix(head).is_some_and(|rest| {
-            // A star takes as little as it can; a later one takes the rest.
-            (0..=rest.len()).any(|taken| rest.is_char_boundary(taken) && label_fits(tail, &rest[taken..]))
-        }),
-    }
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == label };
+    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let inner = label.strip_prefix(head).and_then(|label| label.strip_suffix(tail));
+    let Some(mut inner) = inner else { return false };
+    // Each part where it first occurs: a later place would leave less to those that follow.
+    middle.split('*').all(|part| match inner.find(part) {
+        Some(at) => {
+            inner = &inner[at + part.len()..];
+            true
+        }
+        None => false,
+    })
 }

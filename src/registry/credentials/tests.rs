@@ -52,6 +52,8 @@ async fn what_is_known_of_a_host_at_any_path(#[case] json: &str, #[case] known: 
 #[case::null_auths(r#"{"auths":null,"credsStore":""}"#, "r.io", "anonymous")]
 #[case::empty_file("", "r.io", "anonymous")]
 #[case::wildcard(r#"{"auths":{"*.azurecr.io":{"auth":"dTpw"}}}"#, "mine.azurecr.io", "u:p")]
+#[case::wildcards(r#"{"auths":{"m*n*.*cr.io":{"auth":"dTpw"}}}"#, "mine.azurecr.io", "u:p")]
+#[case::wildcards_in_order(r#"{"auths":{"m*n*i*.*.io":{"auth":"dTpw"}}}"#, "mine.azurecr.io", "anonymous")]
 #[case::wildcard_is_one_label(r#"{"auths":{"*.io":{"auth":"dTpw"}}}"#, "a.b.io", "anonymous")]
 #[tokio::test]
 async fn finds(#[case] json: &str, #[case] host: &str, #[case] expected: &str) {

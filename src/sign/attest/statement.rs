@@ -107,7 +107,7 @@ async fn manifest<T: serde::de::DeserializeOwned>(
 }
 
 /// Reads a statement, and whether it is about the image that carries it.
-fn read(blob: &[u8], said: Option<&str>, image: &Descriptor) -> Result<Original, &'static str> {
+pub(super) fn read(blob: &[u8], said: Option<&str>, image: &Descriptor) -> Result<Original, &'static str> {
     let parsed: StatementJson = serde_json::from_slice(blob).map_err(|_| "it is no in-toto statement")?;
     let StatementJson { kind, predicate_type, subject, predicate } = parsed;
     if !kind.starts_with("https://in-toto.io/Statement/") {

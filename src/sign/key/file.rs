@@ -12,8 +12,8 @@ pub enum KeyFile {
     Plain(PrivateKey),
 }
 
-const CONVERT: &str = "convert it with `cosign import-key-pair --key FILE`, or decrypt it with \
-                       `openssl pkey -in FILE -out KEY.pem`";
+const IMPORT: &str = "put it into cosign's format with `kubectl buildkit key import FILE`";
+const DECRYPT: &str = "decrypt it with `openssl pkey -in FILE -out KEY.pem`";
 
 impl KeyFile {
     /// Reads PEM: cosign's encrypted key (`ENCRYPTED SIGSTORE PRIVATE KEY` and the older `ENCRYPTED COSIGN …`),
@@ -35,10 +35,10 @@ impl KeyFile {
                 EncryptedKey::parse(&der).map(Self::Encrypted)
             }
             "ENCRYPTED PRIVATE KEY" => {
-                Err(KeyError::WrongBlock { found: "an encrypted PKCS#8 key".to_owned(), remedy: CONVERT })
+                Err(KeyError::WrongBlock { found: "an encrypted PKCS#8 key".to_owned(), remedy: IMPORT })
             }
             _ if old_encryption => {
-                Err(KeyError::WrongBlock { found: format!("an OpenSSL-encrypted `{tag}`"), remedy: CONVERT })
+                Err(KeyError::WrongBlock { found: format!("an OpenSSL-encrypted `{tag}`"), remedy: DECRYPT })
             }
             "PRIVATE KEY" => PrivateKey::from_pkcs8(&der).map(Self::Plain),
             "EC PRIVATE KEY" => PrivateKey::from_sec1(&der).map(Self::Plain),

@@ -7,6 +7,9 @@ use aws_lc_rs::signature::{self, EcdsaKeyPair};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+/// PKCS#8 with a password of its own (RFC 7468, 11).
+const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
+
 /// A key pair as cosign writes it into files and Secrets.
 #[derive(Debug)]
 pub struct SealedPair {
@@ -30,22 +33,39 @@ impl SealedPair {
         Self::seal(&Zeroizing::new(document.as_ref().to_vec()), password)
     }
 
-    /// Encrypts a key that is not: PEM of PKCS#8, SEC1 or PKCS#1.
+    /// Puts a key into cosign's form: PEM of PKCS#8, SEC1 or PKCS#1, or PKCS#8 that is encrypted with `old`.
     ///
     /// # Errors
-    /// [`KeyError::Sealed`] where it is encrypted by cosign already, and whatever [`super::KeyFile::parse`] says.
-    pub fn import(pem: &[u8], password: &SecretString) -> Result<Self, KeyError> {
+    /// [`KeyError::Sealed`] where it is in that form already, [`KeyError::WrongPassword`] for `old`, and whatever
+    /// [`super::KeyFile::parse`] says.
+    pub fn import(pem: &[u8], old: &SecretString, password: &SecretString) -> Result<Self, KeyError> {
+        Self::seal(&Self::pkcs8(pem, old)?, password)
+    }
+
+    /// Whether a key has a password that [`import`](Self::import) must know.
+    pub fn has_password(pem: &[u8]) -> bool {
+        pem::parse_many(pem).is_ok_and(|blocks| blocks.iter().any(|block| block.tag() == ENCRYPTED))
+    }
+
+    /// Returns the PKCS#8 of a key in PEM.
+    ///
+    /// # Errors
+    /// As [`import`](Self::import).
+    pub(in crate::sign) fn pkcs8(pem: &[u8], old: &SecretString) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let blocks = pem::parse_many(pem).map_err(super::file::damage)?;
+        let mut blocks = blocks.into_iter().filter(|block| block.tag() != "EC PARAMETERS");
+        let block = blocks.next().ok_or(KeyError::NotPem)?;
+        if block.tag() == ENCRYPTED {
+            return super::pbes2::open(&Zeroizing::new(block.into_contents()), old);
+        }
         // Everything that is no key that signs is refused there.
         match super::KeyFile::parse(pem)? {
             super::KeyFile::Encrypted(_) => return Err(KeyError::Sealed),
             super::KeyFile::Plain(_) => {}
         }
-        let blocks = pem::parse_many(pem).map_err(super::file::damage)?;
-        let block =
-            blocks.into_iter().find(|block| block.tag() != "EC PARAMETERS").ok_or(KeyError::NotPem)?;
         let tag = block.tag().to_owned();
         let der = Zeroizing::new(block.into_contents());
-        let pkcs8 = match tag.as_str() {
+        Ok(match tag.as_str() {
             "EC PRIVATE KEY" => pkcs8_of_sec1(&der)?,
             "RSA PRIVATE KEY" => {
                 let pair = RsaKeyPair::from_der(&der).map_err(|_| KeyError::Unsupported("RSA key"))?;
@@ -53,8 +73,7 @@ impl SealedPair {
                 Zeroizing::new(document.as_ref().to_vec())
             }
             _ => der,
-        };
-        Self::seal(&pkcs8, password)
+        })
     }
 
     fn seal(pkcs8: &[u8], password: &SecretString) -> Result<Self, KeyError> {
@@ -122,16 +141,44 @@ mod tests {
     #[case(key!("ed25519-pkcs8"))]
     fn an_imported_key_stays_the_same(#[case] pem: &[u8]) {
         let KeyFile::Plain(before) = KeyFile::parse(pem).unwrap() else { panic!("a plain key") };
-        let pair = SealedPair::import(pem, &"".into()).unwrap();
+        let pair = SealedPair::import(pem, &"".into(), &"".into()).unwrap();
         assert_eq!(opened(&pair, "").unwrap().public(), before.public());
         assert_eq!(PublicKey::from_pem(pair.public.as_bytes()).unwrap(), *before.public());
     }
 
     #[test]
+    fn an_encrypted_key_is_imported_with_its_password() {
+        let KeyFile::Plain(plain) = KeyFile::parse(key!("p256-pkcs8")).unwrap() else {
+            panic!("a plain key")
+        };
+        for (pem, same) in
+            [(&key!("p256-encrypted-pkcs8")[..], false), (key!("p256-encrypted-pkcs8-sha1"), true)]
+        {
+            assert!(SealedPair::has_password(pem));
+            let pair = SealedPair::import(pem, &"secret".into(), &"new".into()).unwrap();
+            let public = opened(&pair, "new").unwrap().public().to_pem();
+            assert_eq!(public == plain.public().to_pem(), same);
+            for wrong in ["", "new", "secret\n"] {
+                assert_eq!(
+                    SealedPair::import(pem, &wrong.into(), &"".into()).unwrap_err(),
+                    KeyError::WrongPassword
+                );
+            }
+        }
+        let old =
+            SealedPair::import(key!("p256-encrypted-pkcs12"), &"secret".into(), &"".into()).unwrap_err();
+        assert!(old.to_string().contains("PKCS#5 version 1, or of PKCS#12, which is not supported"), "{old}");
+        assert!(!SealedPair::has_password(key!("p256-pkcs8")));
+    }
+
+    #[test]
     fn what_is_encrypted_or_no_private_key_is_not_imported() {
         let sealed = include_bytes!("../../../integration/fixtures/signing/cosign.key");
-        assert_eq!(SealedPair::import(sealed, &"".into()).unwrap_err(), KeyError::Sealed);
+        assert_eq!(SealedPair::import(sealed, &"".into(), &"".into()).unwrap_err(), KeyError::Sealed);
         let public = include_bytes!("../../../integration/fixtures/signing/cosign.pub");
-        assert!(matches!(SealedPair::import(public, &"".into()), Err(KeyError::WrongBlock { .. })));
+        assert!(matches!(
+            SealedPair::import(public, &"".into(), &"".into()),
+            Err(KeyError::WrongBlock { .. })
+        ));
     }
 }
