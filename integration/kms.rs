@@ -11,6 +11,8 @@ mod emulated_aws;
 mod fake_cloud;
 #[path = "kms/gcp.rs"]
 mod gcp;
+#[path = "kms/generate.rs"]
+mod generate;
 #[path = "kms/leaks.rs"]
 mod leaks;
 #[path = "support/openbao.rs"]

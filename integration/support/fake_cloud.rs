@@ -37,6 +37,8 @@ pub(crate) enum Wrong {
     Nothing,
     /// The caller may not sign.
     MaySign,
+    /// The caller may not make keys.
+    MayCreate,
     /// The digest arrived damaged.
     DigestSum,
     /// The signature left damaged.
@@ -55,6 +57,8 @@ struct Inner {
     account: Mutex<Vec<u8>>,
     /// PEM texts and variables by path.
     files: Mutex<BTreeMap<String, String>>,
+    /// The keys and key rings that were made, by path.
+    made: Mutex<Vec<String>>,
     wrong: Mutex<Wrong>,
     seen: Mutex<Vec<String>>,
 }
@@ -74,6 +78,7 @@ impl FakeCloud {
             other: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap(),
             account: Mutex::default(),
             files: Mutex::default(),
+            made: Mutex::default(),
             wrong: Mutex::default(),
             seen: Mutex::default(),
         });
@@ -201,6 +206,9 @@ async fn answer(
             if gitlab && header("private-token") != GITLAB_TOKEN {
                 return StatusCode::UNAUTHORIZED.into_response();
             }
+            if method == Method::POST || method == Method::DELETE {
+                return gitlab_variable(&inner, wrong, path, &body);
+            }
             match inner.files.lock().unwrap().get(path) {
                 Some(text) if gitlab => json!({ "key": "K", "value": text }).to_string().into_response(),
                 Some(text) => text.clone().into_response(),
@@ -210,7 +218,11 @@ async fn answer(
         _ if header("authorization") != format!("Bearer {TOKEN}") => {
             refuse(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", "who are you?")
         }
-        (method, path) if path.starts_with("/v1/") => google(&inner, wrong, (method, &path[4..]), &body),
+        (method, path) if path.starts_with("/v1/") => {
+            let query = uri.query().unwrap_or_default();
+            let made = make_google(&inner, wrong, (method, &path[4..], query), &body);
+            made.unwrap_or_else(|| google(&inner, wrong, (method, &path[4..]), &body))
+        }
         (method, path) if path.starts_with("/keys/") => azure(&inner, wrong, (method, path), &body),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
@@ -223,6 +235,68 @@ fn is_signed(inner: &Inner, assertion: &str) -> bool {
     UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, account.as_slice())
         .verify(text.as_bytes(), &signature)
         .is_ok()
+}
+
+/// A variable of the one project; a DELETE forgets it.
+fn gitlab_variable(inner: &Inner, wrong: Wrong, path: &str, body: &[u8]) -> Response {
+    let Ok(variable) = serde_json::from_slice::<Value>(body) else {
+        let gone = inner.files.lock().unwrap().remove(path);
+        return if gone.is_some() { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }.into_response();
+    };
+    let text = |name: &str| variable[name].as_str().unwrap_or_default().to_owned();
+    // The password before it was taken.
+    if wrong == Wrong::MayCreate && text("key") == "COSIGN_PRIVATE_KEY" {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    inner.files.lock().unwrap().insert(format!("{path}/{}", text("key")), text("value"));
+    (StatusCode::CREATED, variable.to_string()).into_response()
+}
+
+/// The key `app` of the key ring `new`, neither of which is there at first; no answer for anything else.
+fn make_google(
+    inner: &Inner,
+    wrong: Wrong,
+    (method, path, query): (&str, &str, &str),
+    body: &[u8],
+) -> Option<Response> {
+    const RINGS: &str = "projects/p/locations/l/keyRings";
+    let key = format!("{RINGS}/new/cryptoKeys/app");
+    let mut made = inner.made.lock().unwrap();
+    let answer = |value: Value| Some(value.to_string().into_response());
+    let missing = || Some(refuse(StatusCode::NOT_FOUND, "NOT_FOUND", "no such key"));
+    let denied = || Some(refuse(StatusCode::FORBIDDEN, "PERMISSION_DENIED", "you may not"));
+    let new = match (path.strip_prefix(RINGS)?, query) {
+        ("", "keyRingId=new") => format!("{RINGS}/new"),
+        ("/new/cryptoKeys", "cryptoKeyId=app") => {
+            let request: Value = serde_json::from_slice(body).unwrap();
+            assert_eq!(request["purpose"], "ASYMMETRIC_SIGN");
+            assert_eq!(request["versionTemplate"]["algorithm"], "EC_SIGN_P256_SHA256");
+            key.clone()
+        }
+        ("/new" | "/new/cryptoKeys/app", "") => {
+            return if made.iter().any(|made| made == path) {
+                answer(json!({ "name": path }))
+            } else {
+                missing()
+            };
+        }
+        ("/new/cryptoKeys/app/cryptoKeyVersions", _) => {
+            // Its first version takes a moment.
+            let versions = [json!({ "name": format!("{key}/cryptoKeyVersions/1"), "state": "ENABLED" })];
+            let ready = made.iter().any(|made| made == "ready");
+            made.push("ready".to_owned());
+            return answer(json!({ "cryptoKeyVersions": if ready { &versions[..] } else { &[] } }));
+        }
+        ("/new/cryptoKeys/app/cryptoKeyVersions/1/publicKey", _) => {
+            return answer(json!({ "algorithm": "EC_SIGN_P256_SHA256", "pem": pem(&inner.google) }));
+        }
+        _ => return None,
+    };
+    if method != "POST" || wrong == Wrong::MayCreate {
+        return denied();
+    }
+    made.push(new.clone());
+    answer(json!({ "name": new }))
 }
 
 fn google(inner: &Inner, wrong: Wrong, (method, path): (&str, &str), body: &[u8]) -> Response {
@@ -271,8 +345,20 @@ fn google(inner: &Inner, wrong: Wrong, (method, path): (&str, &str), body: &[u8]
 }
 
 fn azure(inner: &Inner, wrong: Wrong, (method, path): (&str, &str), body: &[u8]) -> Response {
+    let is_made = inner.made.lock().unwrap().iter().any(|made| made == "azure");
     match (method, path) {
-        ("GET", "/keys/app/" | "/keys/app/0a1b") => {
+        ("POST", "/keys/new/create") if wrong == Wrong::MayCreate => {
+            refuse(StatusCode::FORBIDDEN, "Forbidden", "The user does not have keys create permission")
+        }
+        ("GET", "/keys/new/") if !is_made => {
+            refuse(StatusCode::NOT_FOUND, "KeyNotFound", "A key with that name was not found")
+        }
+        ("GET", "/keys/app/" | "/keys/app/0a1b" | "/keys/new/") | ("POST", "/keys/new/create") => {
+            if method == "POST" {
+                let request: Value = serde_json::from_slice(body).unwrap();
+                assert_eq!((&request["kty"], &request["crv"]), (&"EC".into(), &"P-256".into()));
+                inner.made.lock().unwrap().push("azure".to_owned());
+            }
             let point = &inner.azure.public_key().as_ref()[1..];
             let encode = |number: &[u8]| URL_SAFE_NO_PAD.encode(number);
             json!({ "key": {
