@@ -5,6 +5,9 @@
 #![expect(clippy::print_stdout, reason = "how near a limit it was, shown with --nocapture")]
 #![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
 
+#[path = "support/openbao.rs"]
+#[allow(dead_code, reason = "the suite of key services uses more of it")]
+mod openbao;
 #[path = "support/peers.rs"]
 mod peers;
 #[path = "support/probe.rs"]
@@ -20,6 +23,10 @@ mod running;
 #[path = "support/seen.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]
 mod seen;
+#[path = "support/services.rs"]
+mod services;
+#[path = "multiarch/signers.rs"]
+mod signers;
 #[path = "support/tool.rs"]
 mod tool;
 
