@@ -8,6 +8,7 @@ work is in the wall clock only, and is the same daemon for ours and buildctl. Me
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 ENV = os.environ
@@ -238,15 +240,7 @@ class Bench:
     def sign(self, rounds):
         """What signing adds to a push of ours, beside `cosign sign` of the image that was pushed without. Each round
         has images of its own, since a second signature by the same key costs less."""
-        prefix = str(self.work / "cosign")
-        measure([str(PEERS / "cosign"), "generate-key-pair", "--output-key-prefix", prefix])
-        key = f"{prefix}.key"
-        config = str(self.work / "signing-config.json")
-        none = [f"--no-default-{service}" for service in ("fulcio", "rekor", "tsa", "oidc")]
-        measure([str(PEERS / "cosign"), "signing-config", "create", "--out", config, *none])
-        trusted = self.work / "trusted-root.json"
-        trusted.write_text('{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}')
-        bundle = ["--signing-config", config, "--trusted-root", str(trusted)]
+        key, bundle = self.cosign_key()
 
         def push(label, *flags):
             image = f"{REGISTRY}/{NAMESPACE}/{label}"
@@ -299,6 +293,46 @@ class Bench:
                     self.add(case, tool, measure(command))
             self.bytes = {tool: traced(command, self.work) for tool, command in commands("traced")}
         measure([str(PEERS / "buildx"), "rm", both])
+
+    def index(self, rounds):
+        """An index with five platforms and all of them, signed by a key without a log, and by an identity with
+        certificate, log and timestamp. Ours writes what it writes by default (for a key both formats, each where cosign
+        writes one), reads it back and verifies it."""
+        key, none = self.cosign_key()
+        token = self.work / "token"
+        create = ["-n", "default", "create", "token", "default", "--audience", "sigstore", "--duration", "1h"]
+        token.write_text(kubectl(*create))
+        services = ["--signing-config", ENV["SIGNING_CONFIG"], "--trusted-root", ENV["TRUSTED_ROOT"]]
+        keyless = [*services, "--identity-token", str(token)]
+        recursive = ["sign", "--recursive", "--allow-http-registry", "-y"]
+        ours = ["kubectl-build", "sign", "--registry-http", REGISTRY, "--progress", "plain"]
+        cases = {
+            "index, key": [
+                (OURS, [*ours, "--cosign-key", key]),
+                (COSIGN3, [str(PEERS / "cosign"), *recursive, "--key", key, *none]),
+                (COSIGN2, [str(PEERS / "cosign2"), *recursive, "--key", key, "--tlog-upload=false"]),
+            ],
+            "index, keyless": [
+                (OURS, [*ours, *keyless]),
+                (COSIGN3, [str(PEERS / "cosign"), *recursive, *keyless]),
+            ],
+        }
+        for number in range(rounds):
+            for case, tools in cases.items():
+                for tool, command in rotated(tools, number):
+                    label = f"{case} {tool} {number}"
+                    self.add(case, tool, measure([*command, push_index(f"{NAMESPACE}/index", label)]))
+
+    def cosign_key(self):
+        """A key pair of cosign's, and the flags that keep cosign 3 from any service."""
+        prefix = str(self.work / "cosign")
+        measure([str(PEERS / "cosign"), "generate-key-pair", "--output-key-prefix", prefix])
+        config = str(self.work / "signing-config.json")
+        none = [f"--no-default-{service}" for service in ("fulcio", "rekor", "tsa", "oidc")]
+        measure([str(PEERS / "cosign"), "signing-config", "create", "--out", config, *none])
+        trusted = self.work / "trusted-root.json"
+        trusted.write_text('{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}')
+        return f"{prefix}.key", ["--signing-config", config, "--trusted-root", str(trusted)]
 
     def help(self, rounds):
         commands = [
@@ -375,6 +409,38 @@ def traced(command, work):
     return total
 
 
+def push_index(repository, label):
+    """Pushes an index with five platforms whose digests are its own, and returns its name by digest."""
+    oci = "application/vnd.oci.image"
+
+    def request(method, url, body=b"", kind="application/octet-stream"):
+        url = url if url.startswith("http") else f"http://{REGISTRY}{url}"
+        headers = {"Content-Type": kind}
+        request = urllib.request.Request(url, data=body, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.headers.get("Location")
+
+    def described(kind, text, **more):
+        digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
+        return {"mediaType": f"{oci}.{kind}", "digest": digest, "size": len(text), **more}
+
+    def put(kind, value, **more):
+        text = json.dumps({"schemaVersion": 2, "mediaType": f"{oci}.{kind}", **value}).encode()
+        entry = described(kind, text, **more)
+        request("PUT", f"/v2/{repository}/manifests/{entry['digest']}", text, f"{oci}.{kind}")
+        return entry
+
+    entries = []
+    for architecture in ("amd64", "arm64", "ppc64le", "riscv64", "s390x"):
+        platform = {"architecture": architecture, "os": "linux"}
+        text = json.dumps({**platform, "author": label, "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+        config = described("config.v1+json", text)
+        place = request("POST", f"/v2/{repository}/blobs/uploads/")
+        request("PUT", f"{place}{'&' if '?' in place else '?'}digest={config['digest']}", text)
+        entries.append(put("manifest.v1+json", {"config": config, "layers": []}, platform=platform))
+    return f"{REGISTRY}/{repository}@{put('index.v1+json', {'manifests': entries})['digest']}"
+
+
 def rotated(items, number):
     number %= len(items)
     return items[number:] + items[:number]
@@ -421,6 +487,8 @@ TARGETS = {
     "no-op, 4 files": (0.6, 1 / 3, 1 / 3),
     "50,000 files, first": (0.5, 1 / 3, None),
     "50,000 files, no-op": (0.5, 1 / 3, None),
+    "index, key": (0.25, 0.25, 0.2),
+    "index, keyless": (0.25, 0.25, 0.2),
 }
 
 
@@ -467,7 +535,7 @@ def main():
     # An ended run cleans up, too.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit("bench: terminated"))
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    cases = ENV.get("KB_BENCH_CASES", "noop files huge cold sign platforms help").split()
+    cases = ENV.get("KB_BENCH_CASES", "noop files huge cold sign index platforms help").split()
     fixed = ENV.get("KB_BENCH_ROUNDS")
 
     def rounds(default):
@@ -482,14 +550,17 @@ def main():
             (bench.small / name).write_text(f"{name}\n")
         say(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs; namespace {NAMESPACE}")
         subprocess.run([PEERS / "kubectl", "create", "namespace", NAMESPACE], check=True, timeout=60)
-        bench.create_buildx()
-        bench.warm()
+        if set(cases) - {"index", "help"}:
+            bench.create_buildx()
+            bench.warm()
         if "noop" in cases:
             bench.noop(rounds(7))
         if "sign" in cases:
             bench.sign(rounds(7))
         if "platforms" in cases:
             bench.platforms(rounds(5))
+        if "index" in cases:
+            bench.index(rounds(7))
         if "help" in cases:
             bench.help(rounds(20))
         if "files" in cases:

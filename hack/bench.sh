@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures kubectl-build beside buildctl, buildx and cosign on the cluster of `make cluster`, and prints a table.
 # Nothing is asserted about time. KB_BENCH_ROUNDS=N sets the rounds of every case; KB_BENCH_CASES="noop files"
-# chooses cases: noop files huge cold sign platforms help.
+# chooses cases: noop files huge cold sign index platforms help.
 set -euo pipefail
 SELF=bench
 . "$(dirname -- "$0")/cluster/lib.sh"
@@ -14,6 +14,11 @@ if [[ -z ${CLUSTER_PROVIDER:-} ]]; then
   # shellcheck disable=SC1091
   . target/cluster/env
 fi
+hack/cluster/signing.sh
+set -a
+# shellcheck disable=SC1091
+. target/cluster/signing-env
+set +a
 KUBECTL_BUILD_BIN=${KUBECTL_BUILD_BIN:-}
 if [[ -z $KUBECTL_BUILD_BIN ]]; then
   hack/build-static.sh
