@@ -37,8 +37,17 @@ hack/cluster/kms-peers.sh
 source target/cluster/env
 if [ "$PROVIDER" = local ]; then hack/cluster/signing.sh; fi
 
-# Two builds: the tests' own can load a token's library; the one that users get is static and cannot.
-features=pkcs11
+# Two builds: the tests' own loads and links the libraries of tokens; the one that users get is static and cannot.
+features=pkcs11,piv
+if ! pkg-config --exists libpcsclite 2>/dev/null; then
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "libpcsclite-dev and pkg-config are missing: install them" >&2
+    exit 1
+  fi
+  step "libpcsclite-dev"
+  wanted="apt-get install -y -q libpcsclite-dev pkg-config"
+  $wanted >/dev/null || { apt-get update -q >/dev/null && $wanted >/dev/null; }
+fi
 
 step "format, lints, documentation, licences"
 cargo fmt --check -- --config-path hack

@@ -102,6 +102,25 @@ async fn cosign_accepts_what_softhsm_signs_and_refusals_are_told() {
     bench.sign(&image, key).ok();
 }
 
+#[cfg(feature = "piv")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn a_security_key_that_is_not_there_is_told() {
+    let mut bench = Bench::new(&[]);
+    let image = bench.image("piv").await;
+    // Where the service of PC/SC is listened for: nobody is there, whatever this machine runs.
+    bench.set("PCSCLITE_CSOCK_NAME", "/no/such/socket");
+    bench.tool(&["sign", &image, "--sk"]).fails(
+        2,
+        &[
+            "the security key could not read the public key of `PIV slot signature`",
+            "pcscd) does not run",
+            "package `pcscd`",
+        ],
+    );
+    assert!(!bench.is_signed(&image).await);
+}
+
 /// The token's rows of the matrix in `matrix.rs`.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]

@@ -38,13 +38,19 @@ pub struct HowArgs {
 }
 
 /// Which keys sign, and how.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct KeyArgs {
     /// Key to sign with: a PEM file, `env://NAME`, `k8s://NAMESPACE/SECRET`, `https://…`, `gitlab://PROJECT`, or a
     /// key service's `awskms://`, `gcpkms://`, `azurekms://`, `hashivault://`, `openbao://` or plugin's `NAME://`
     /// (default: COSIGN_KEY); repeat it for several
     #[arg(long = "cosign-key", alias = "key", value_name = "REF", action = ArgAction::Append, help_heading = "Signing")]
     pub keys: Vec<String>,
+    /// Sign with the PIV security key (such as a YubiKey) that is plugged in
+    #[arg(long, help_heading = "Signing")]
+    pub sk: bool,
+    /// Slot of the security key: `authentication`, `signature` (default), `card-authentication` or `key-management`
+    #[arg(long, value_name = "SLOT", requires = "sk", help_heading = "Signing")]
+    pub slot: Option<String>,
     /// File that holds the key's password (else the Secret's own, COSIGN_PASSWORD, or a prompt)
     #[arg(long, value_name = "FILE", help_heading = "Signing")]
     pub cosign_password_file: Option<PathBuf>,

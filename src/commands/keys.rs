@@ -6,6 +6,7 @@ use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password, SignSettings};
 use crate::sign::http::Http;
 use crate::sign::key::{KeyFile, KubernetesSecret};
+use crate::sign::kms::KmsKey;
 use crate::ui::printer;
 use crate::ui::prompt::{self, PromptError};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -79,8 +80,15 @@ pub(super) async fn gather_one(
                     Ok(given) if given.expose_secret().is_empty() => {}
                     Ok(given) => *pin = Some(given),
                     Err(PromptError::Interrupted) => std::future::pending().await,
-                    Err(error) => return Err(Failure::key(&name, error).hint_pin()),
+                    Err(error) if matches!(*key, KmsKey::Pkcs11(_)) => {
+                        return Err(Failure::key(&name, error).hint_pin());
+                    }
+                    Err(error) => return Err(Failure::key(&name, error)),
                 }
+            }
+            if matches!(*key, KmsKey::Piv(_)) {
+                printer::remark(["the security key may want a touch for each signature: mind its light"])
+                    .await;
             }
             return Ok(Locked::Kms { name, key });
         }

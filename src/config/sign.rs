@@ -9,7 +9,7 @@ use crate::cli::signing::{HowArgs, KeyArgs, SigningArgs};
 use crate::registry::{Digest, Reference, Repository};
 use crate::sign::http::HttpOptions;
 use crate::sign::key::{KeyReference, Remote};
-use crate::sign::kms::KmsKey;
+use crate::sign::kms::{KmsKey, piv};
 use crate::sign::{Formats, Scope, SignOptions};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -129,6 +129,7 @@ pub fn resolve_for_build(
     if !wanted {
         let unused = [
             ("`--cosign-key`", !args.keys.keys.is_empty()),
+            ("`--sk`", args.keys.sk),
             ("`--cosign-password-file`", args.keys.cosign_password_file.is_some()),
             ("`--signature-format`", args.keys.signature_format.is_some()),
             ("`--sign-annotation`", !args.sign_annotations.is_empty()),
@@ -229,17 +230,23 @@ pub fn options(
 pub fn resolve(args: KeyArgs, directory: &Path, env: &dyn Environment) -> Result<SignSettings, Misuse> {
     let mut texts: Vec<(String, Source)> =
         args.keys.into_iter().map(|key| (key, Source::Flag("--cosign-key"))).collect();
-    if texts.is_empty() {
+    if texts.is_empty() && !args.sk {
         texts.extend(env.get_filled(names::COSIGN_KEY).map(|key| (key, Source::Env(names::COSIGN_KEY))));
     }
-    let keyless = keyless::resolve(args.identity, texts.len(), directory, env)?;
-    let keys = texts
+    let security_key = args.sk.then(|| security_key(args.slot.as_deref())).transpose()?;
+    let count = texts.len() + usize::from(args.sk);
+    let keyless = keyless::resolve(args.identity, count, directory, env)?;
+    let mut keys = texts
         .into_iter()
         .map(|(text, source)| key(&text, source, directory, env))
         .collect::<Result<Vec<_>, _>>()?;
     let mut flags = keyless.flags.clone();
     for key in keys.iter().filter(|key| matches!(key.source, Source::Flag(_))) {
         flags.extend(["--cosign-key".to_owned(), key.text.clone()]);
+    }
+    if let Some((key, slot)) = security_key {
+        flags.extend(["--sk", "--slot", &slot.to_string()].map(str::to_owned));
+        keys.push(key);
     }
     let format = args.signature_format.as_deref().unwrap_or("both");
     let formats = format.parse::<Formats>().map_err(|reason| Misuse::Value {
@@ -414,6 +421,27 @@ pub(super) fn key(
     Ok(KeySettings { text: shown, source, place })
 }
 
+/// Resolves the security key that `--sk` means, and the slot of the key on it.
+fn security_key(slot: Option<&str>) -> Result<(KeySettings, piv::Slot), Misuse> {
+    let refuse = |name: &str, value: &str, reason: String| Misuse::Value {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        reason,
+    };
+    let slot = match slot {
+        Some(text) => text.parse::<piv::Slot>().map_err(|reason| refuse("--slot", text, reason))?,
+        None => piv::Slot::default(),
+    };
+    if !piv::BUILT {
+        let reason =
+            "security keys need a build that links the library of PC/SC: `make install FEATURES=piv`";
+        return Err(refuse("--sk", "true", reason.to_owned()));
+    }
+    let (text, source) = (format!("PIV slot {slot}"), Source::Flag("--sk"));
+    let place = KeyPlace::Kms(Box::new(KmsKey::Piv(piv::Settings { slot, pin: None })));
+    Ok((KeySettings { text, source, place }, slot))
+}
+
 fn truth(name: &str, value: &str) -> Result<bool, Misuse> {
     match value {
         "true" | "cosign" | "1" => Ok(true),
@@ -425,14 +453,15 @@ fn truth(name: &str, value: &str) -> Result<bool, Misuse> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::signing::IdentityArgs;
     use crate::config::env::Fixed;
 
     const PEM: &str = "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n";
 
     fn args(sign: Option<&str>, keys: &[&str]) -> SigningArgs {
         let keys = keys.iter().map(|&key| key.to_owned()).collect();
-        let identity = Default::default();
-        let keys = KeyArgs { keys, cosign_password_file: None, signature_format: None, identity };
+        let identity = IdentityArgs::default();
+        let keys = KeyArgs { keys, identity, ..KeyArgs::default() };
         let how = HowArgs::default();
         SigningArgs { sign: sign.map(str::to_owned), keys, sign_annotations: Vec::new(), how }
     }
@@ -521,6 +550,25 @@ mod tests {
         assert!(refused(&["a=b", "a=c"]).to_string().contains("twice"));
         let unused = resolve(None, &["a=b"], HowArgs::default()).expect_err("misuse");
         assert!(matches!(unused, Misuse::SigningOptionUnused(_)));
+    }
+
+    #[test]
+    fn a_security_key_is_a_key() {
+        let resolve = |slot: Option<&str>| {
+            let keys = KeyArgs { sk: true, slot: slot.map(str::to_owned), ..KeyArgs::default() };
+            super::resolve(keys, Path::new("/"), &Fixed::new([("COSIGN_KEY", "/no/such.key")]))
+        };
+        let refused = resolve(Some("9c")).expect_err("no slot").to_string();
+        assert!(refused.contains("--slot") && refused.contains("`card-authentication`"), "{refused}");
+        match resolve(Some("authentication")) {
+            Ok(settings) => {
+                assert_eq!(settings.flags, ["--sk", "--slot", "authentication"]);
+                assert_eq!(settings.keys[0].text, "PIV slot authentication");
+            }
+            Err(error) => {
+                assert!(!piv::BUILT && error.to_string().contains("make install FEATURES=piv"), "{error}")
+            }
+        }
     }
 
     #[test]

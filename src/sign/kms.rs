@@ -8,6 +8,7 @@ pub mod aws;
 pub mod azure;
 mod der;
 pub mod gcp;
+pub mod piv;
 pub mod pkcs11;
 pub mod plugin;
 pub mod vault;
@@ -70,6 +71,8 @@ pub enum KmsKey {
     Plugin(plugin::Settings),
     /// A PKCS#11 token.
     Pkcs11(Box<pkcs11::Settings>),
+    /// A PIV security key.
+    Piv(piv::Settings),
 }
 
 /// Why a key service's key cannot be used.
@@ -238,6 +241,7 @@ impl KmsKey {
             Self::Azure(_) => azure::SERVICE,
             Self::Plugin(_) => plugin::SERVICE,
             Self::Pkcs11(_) => pkcs11::SERVICE,
+            Self::Piv(_) => piv::SERVICE,
         }
     }
 
@@ -245,6 +249,7 @@ impl KmsKey {
     pub fn missing_pin(&mut self) -> Option<&mut Option<SecretString>> {
         match self {
             Self::Pkcs11(settings) if settings.pin.is_none() => Some(&mut settings.pin),
+            Self::Piv(settings) if settings.pin.is_none() => Some(&mut settings.pin),
             _ => None,
         }
     }
@@ -255,7 +260,7 @@ impl KmsKey {
     /// [`KmsError`]: a missing key, a missing permission, a service that cannot be reached.
     pub async fn open(self, name: &str) -> Result<KmsSigner, KmsError> {
         // These may want a touch for each signature.
-        let touched = matches!(self, Self::Plugin(_) | Self::Pkcs11(_));
+        let touched = matches!(self, Self::Plugin(_) | Self::Pkcs11(_) | Self::Piv(_));
         let signer = self.read(name).await?;
         if !touched {
             signer.sign_checked(TRIAL).await?;
@@ -284,18 +289,19 @@ impl KmsKey {
             Self::Gcp(settings) => gcp::create(settings).await,
             Self::Azure(settings) => azure::create(*settings).await,
             Self::Plugin(settings) => plugin::create(settings).await,
-            Self::Pkcs11(_) => {
+            Self::Pkcs11(_) | Self::Piv(_) => {
                 let fault = Fault::Unusable("a token's own tools make its keys".to_owned());
                 let hint = "such as `pkcs11-tool --module LIB --token-label T --login --keypairgen --key-type \
                             EC:prime256v1 --label NAME`";
                 Err((fault, Some(hint.to_owned())))
             }
         };
-        created.map_err(|(source, hint)| KmsError {
-            service: service.to_owned(),
-            action: format!("make the key `{name}`"),
-            hint,
-            source,
+        created.map_err(|(source, hint)| {
+            let there = || {
+                format!("choose another name; `kubectl buildkit key public {name}` prints the public half")
+            };
+            let hint = if matches!(source, Fault::Exists) { Some(there()) } else { hint };
+            KmsError { service: service.to_owned(), action: format!("make the key `{name}`"), hint, source }
         })
     }
 
@@ -314,6 +320,7 @@ impl KmsKey {
             Self::Azure(settings) => azure::open(*settings).await,
             Self::Plugin(settings) => plugin::open(settings).await,
             Self::Pkcs11(settings) => pkcs11::open(*settings).await,
+            Self::Piv(settings) => piv::open(settings).await,
         };
         Ok(KmsSigner { name: name.to_owned(), service, opened: opened.map_err(failed)? })
     }
