@@ -67,19 +67,18 @@ async fn the_matrix(
     let (_, without, with) = TABLE.iter().find(|(signer, ..)| *signer == name).expect("it has a row");
     let outcomes = if log == "log" { with } else { without };
     let outcome = outcomes[FORMATS.iter().position(|known| *known == format).expect("it has a column")];
-    let services = Services::load();
-    let (_server, bench, signer) = signer(name, &services);
+    let (_server, bench, signer) = signer(name);
     let log = match (log, name) {
-        ("log", _) => services.config_flags(),
+        ("log", _) => Services::load().config_flags(),
         // Its authority and clock stay.
-        (_, "keyless") => [services.config_flags(), vec!["--rekor=false".to_owned()]].concat(),
+        (_, "keyless") => [Services::load().config_flags(), vec!["--rekor=false".to_owned()]].concat(),
         _ => Vec::new(),
     };
     check(&bench, &signer, format, &log, outcome).await;
 }
 
 /// Returns a signer with the bench that it signs at, and with its server, if it is one.
-fn signer(name: &str, services: &Services) -> (Option<OpenBao>, Bench, Signer) {
+fn signer(name: &str) -> (Option<OpenBao>, Bench, Signer) {
     let flags = |text: &[&str]| text.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
     let mut bench = Bench::new(&[]);
     let mut server = None;
@@ -89,8 +88,11 @@ fn signer(name: &str, services: &Services) -> (Option<OpenBao>, Bench, Signer) {
         "openbao" => {
             let bao = server.insert(OpenBao::start());
             bao.key("app", "ecdsa-p256");
-            bench.set("BAO_ADDR", &bao.address);
-            bench.set("BAO_TOKEN", ROOT);
+            // The lines for cosign name `hashivault://`, since cosign 2 knows no other scheme for it.
+            for (name, value) in [("ADDR", bao.address.as_str()), ("TOKEN", ROOT)] {
+                bench.set(&format!("BAO_{name}"), value);
+                bench.set(&format!("VAULT_{name}"), value);
+            }
             flags(&["--cosign-key", "openbao://app"])
         }
         "plugin" => {
@@ -111,6 +113,7 @@ fn signer(name: &str, services: &Services) -> (Option<OpenBao>, Bench, Signer) {
                 "10m",
             ];
             let token = bench.file("token", Rig::load().kubectl(&create));
+            let services = Services::load();
             let root = services.get("TRUSTED_ROOT");
             let issuer = services.get("OIDC_ISSUER");
             stranger =

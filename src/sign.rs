@@ -23,6 +23,8 @@ mod der;
 mod envelope;
 mod error;
 mod evidence;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod json;
 mod keyless;
 mod legacy;
@@ -73,8 +75,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use subject::Work;
 
-/// How many images are signed at the same time.
-const AT_ONCE: usize = 4;
+/// How many images are signed at the same time: a usual index with all its platforms, so that a log or key service
+/// that takes its time is waited for once.
+const AT_ONCE: usize = 8;
 
 /// A way of storing signatures beside an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use crate::registries::Registry;
 use crate::support::{Bench, Ran, client, push_image};
 use kubectl_build::registry::{Descriptor, Repository};
 use std::process::Stdio;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -28,8 +29,10 @@ pub(crate) struct Signer {
 /// Signs an index of two platforms in this format, `log` naming the log and the clock, if any, and looks at what
 /// comes of it.
 pub(crate) async fn check(bench: &Bench, signer: &Signer, format: &str, log: &[String], outcome: Outcome) {
+    // An image of its own each time: the log keeps what earlier runs signed.
+    let name = format!("{:?}", SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970"));
     let registries = [bench.registry(), &Registry::without_referrers()];
-    let [one, two] = registries.map(|registry| Index::push(&registry.host));
+    let [one, two] = registries.map(|registry| Index::push(&registry.host, &name));
     let indexes = [one.await, two.await];
     let mut sign = vec!["sign", "--progress", "plain", "--signature-format", format];
     sign.extend(signer.flags.iter().chain(log).map(String::as_str));
@@ -97,10 +100,10 @@ struct Index {
 }
 
 impl Index {
-    async fn push(host: &str) -> Self {
+    async fn push(host: &str, name: &str) -> Self {
         let (client, repository) = (client(), format!("{host}/matrix").parse::<Repository>().unwrap());
-        let amd64 = push_image(&client, &repository, "amd64").await;
-        let arm64 = push_image(&client, &repository, "arm64").await;
+        let amd64 = push_image(&client, &repository, &format!("amd64 {name}")).await;
+        let arm64 = push_image(&client, &repository, &format!("arm64 {name}")).await;
         let entry = |architecture: &str, image: &Descriptor| {
             let mut entry = serde_json::to_value(image).unwrap();
             entry["platform"] = serde_json::json!({ "architecture": architecture, "os": "linux" });

@@ -89,7 +89,7 @@ impl Finish<'_> {
     }
 
     async fn sign(&self, events: &Events) -> Result<Signed, SignError> {
-        let store = RegistryStore(self.client.clone());
+        let store = RegistryStore::new(self.client.clone());
         let mut signed = Signed::new();
         for repository in self.repositories.iter().filter(|_| !self.signers.is_empty()) {
             let tags = self.tags.iter().filter(|tag| tag.repository == *repository);

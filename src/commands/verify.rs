@@ -120,7 +120,7 @@ impl Asked {
             formats: Formats::Both,
             largest_attestation: self.largest,
         };
-        let store = RegistryStore(self.client.clone());
+        let store = RegistryStore::new(self.client.clone());
         let mut signatures = Vec::new();
         for NamedVerifier { name, verifier, certified } in &self.verifiers {
             let verdict = verify_image(&store, verifier.as_ref(), &request).await;

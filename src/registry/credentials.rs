@@ -224,7 +224,7 @@ pub(super) fn read_any(bytes: &[u8]) {
     let documents = [Document::parse("config", bytes), Document::parse_dockercfg("config", bytes)];
     for document in documents.into_iter().flatten() {
         for origin in document.origins("registry.example.com:5000", "team/app") {
-            if let Origin::Entry(_, entry) = origin {
+            if let (_, Origin::Entry(_, entry)) = origin {
                 let _either_way = entry.credential();
             }
         }

@@ -437,6 +437,7 @@ impl Verifier for OwnVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sign::http::HttpOptions;
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
@@ -448,7 +449,15 @@ mod tests {
             let now = jiff::Timestamp::now().as_second();
             let claims = json!({ "iss": "i", "aud": AUDIENCE, "sub": "s", "exp": now + ends_in.as_secs() });
             let text = ["{}", &claims.to_string(), "s"].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
-            check(&IdentityToken::parse(&text, "here").unwrap(), "here", None, skew).is_ok()
+            let certifier = Certifier {
+                http: Http::new(&HttpOptions::default()).unwrap(),
+                authority: "http://127.0.0.1:1".parse().unwrap(),
+                issuers: None,
+                skew,
+                issued: Issued::default(),
+                events: Events::off(),
+            };
+            certifier.check(&IdentityToken::parse(&text, "here").unwrap(), "here").is_ok()
         };
         assert!(check(hour, SignedDuration::ZERO) && !check(-hour, SignedDuration::ZERO));
         // Ours is two hours ahead, or behind.
