@@ -133,7 +133,7 @@ fn a_person_without_a_browser_confirms_a_code_elsewhere() {
     let code = page.split("user_code=").nth(1).expect("a code");
     assert!(pty.said().contains(&format!("confirm the code {code}")), "{}", pty.said());
     browser.visit(&page);
-    browser.until("Device Login Confirmation");
+    browser.until("Confirm Device");
     browser.click("button[type=submit]");
     browser.log_in("device");
     browser.until("Sign-in Success");

@@ -171,8 +171,11 @@ impl KeylessSigner {
         if !current.as_ref().is_some_and(Current::is_good) {
             let next = match &self.tokens {
                 Tokens::Source(source) => {
-                    let token = source.token().await?;
-                    self.certifier.certify(&token, &source.place()).await?
+                    let place = source.place();
+                    let name = format!("getting an identity token from {place}");
+                    let step = self.certifier.events.step("token", name);
+                    let token = ending(step, source.token()).await?;
+                    self.certifier.certify(&token, &place).await?
                 }
                 Tokens::Desk(desk) => desk.certificate().await?,
             };

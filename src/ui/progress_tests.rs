@@ -44,6 +44,19 @@ fn show(mode: Mode) -> (Events, Display, Kept) {
 }
 
 #[tokio::test]
+async fn what_a_person_is_asked_for_is_shown_in_every_mode() {
+    for mode in [Mode::Plain, Mode::Tty, Mode::RawJson, Mode::Quiet] {
+        let (events, display, kept) = show(mode);
+        events.request("log in at\nhttp://localhost:1/x");
+        events.note("an aside");
+        display.finish().await;
+        let text = kept.text();
+        assert!(text.contains("http://localhost:1/x"), "{mode:?}: {text}");
+        assert_eq!(text.contains("an aside"), mode != Mode::Quiet, "{mode:?}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn everything_sent_before_the_end_is_shown() {
     for mode in [Mode::Plain, Mode::Tty, Mode::RawJson] {
         let (events, display, kept) = show(mode);

@@ -23,8 +23,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 
-/// Where the browser comes back to, as cosign has it.
-const CALLBACK: &str = "/auth/callback";
+/// Where the browser comes back to, as cosign has it: at any port.
+const CALLBACK: &str = "http://localhost:0/auth/callback";
 /// A connection that says nothing is let go.
 const SILENT: Duration = Duration::from_secs(60);
 /// More connections than a browser opens.
@@ -90,21 +90,16 @@ struct Offer<'a> {
 
 impl Login {
     pub(super) async fn by_browser(&self) -> Result<LoggedIn, LoginError> {
-        let mut redirect = match &self.settings.redirect {
-            Some(url) => url.clone(),
-            None => format!("http://localhost{CALLBACK}").parse().expect("it is a URL"),
-        };
-        let wanted = redirect.port().unwrap_or(if self.settings.redirect.is_some() { 80 } else { 0 });
+        let mut redirect = self.settings.redirect.clone().unwrap_or_else(|| CALLBACK.parse().expect("a URL"));
+        let wanted = redirect.port_or_known_default().expect("http has one");
         let listening = async {
             let loopback = Loopback::open(wanted).await?;
             let port = loopback.first.local_addr()?.port();
             Ok((loopback, port))
         };
-        let (loopback, port) = listening.await.map_err(|source| {
-            let at = format!("localhost:{wanted}");
-            LoginError::Listen { at, source }
-        })?;
-        if self.settings.redirect.is_none() {
+        let failed = |source| LoginError::Listen { at: format!("localhost:{wanted}"), source };
+        let (loopback, port) = listening.await.map_err(failed)?;
+        if wanted == 0 {
             let _http_has_ports = redirect.set_port(Some(port));
         }
         let offer = Offer::new(self, redirect)?;
