@@ -85,11 +85,9 @@ mod fakes {
     use crate::task::spawn;
     use axum::Router;
     use axum::body::Bytes;
-    use axum::extract::Query;
-    use axum::http::{HeaderMap, StatusCode};
+    use axum::http::{HeaderMap, StatusCode, Uri};
     use axum::response::{IntoResponse as _, Response};
     use axum::routing::{get, post};
-    use std::collections::BTreeMap;
 
     const CLAIMS: &str = r#"{"iss":"https://i","aud":"sigstore","sub":"fake","exp":1800000060}"#;
 
@@ -105,11 +103,9 @@ mod fakes {
         }
     }
 
-    async fn fake_google_machine(
-        headers: HeaderMap,
-        Query(query): Query<BTreeMap<String, String>>,
-    ) -> Response {
-        match header(&headers, "metadata-flavor") == "Google" && query["audience"] == "sigstore" {
+    async fn fake_google_machine(headers: HeaderMap, uri: Uri) -> Response {
+        let asked = uri.query() == Some("audience=sigstore&format=full");
+        match header(&headers, "metadata-flavor") == "Google" && asked {
             true => token(CLAIMS).into_response(),
             false => StatusCode::FORBIDDEN.into_response(),
         }

@@ -7,7 +7,8 @@ use crate::task::{Task, spawn};
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use axum::Router;
-use axum::extract::{Form, State};
+use axum::body::Bytes;
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -102,7 +103,8 @@ async fn device() -> String {
     .to_string()
 }
 
-async fn token(State(inner): State<Arc<Inner>>, Form(form): Form<BTreeMap<String, String>>) -> Response {
+async fn token(State(inner): State<Arc<Inner>>, body: Bytes) -> Response {
+    let form: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
     if let Some(error) = inner.errors.lock().unwrap().pop() {
         let body = json!({ "error": error, "error_description": "as it was told to" });
         return (http::StatusCode::BAD_REQUEST, body.to_string()).into_response();
