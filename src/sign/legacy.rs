@@ -30,7 +30,7 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const PREDICATE_TYPE: &str = "predicateType";
 /// The media type of an attestation's layer.
-const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+pub(super) const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const CHAIN: &str = "dev.sigstore.cosign/chain";
 const LOGGED: &str = "dev.sigstore.cosign/bundle";

@@ -4,7 +4,6 @@ use super::*;
 use crate::event::Event;
 use crate::sign::http::HttpOptions;
 use crate::task::{Task, spawn};
-use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use axum::Router;
 use axum::body::Bytes;
@@ -38,7 +37,7 @@ struct FakeProvider {
 }
 
 fn encoding(key: &EcdsaKeyPair) -> EncodingKey {
-    let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
+    let der = key.to_pkcs8v1().unwrap();
     EncodingKey::from_ec_der(der.as_ref())
 }
 
