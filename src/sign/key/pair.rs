@@ -151,13 +151,11 @@ mod tests {
         let KeyFile::Plain(plain) = KeyFile::parse(key!("p256-pkcs8")).unwrap() else {
             panic!("a plain key")
         };
-        for (pem, same) in
-            [(&key!("p256-encrypted-pkcs8")[..], false), (key!("p256-encrypted-pkcs8-sha1"), true)]
-        {
+        for pem in [&key!("p256-encrypted-pkcs8")[..], key!("p256-encrypted-pkcs8-sha1")] {
             assert!(SealedPair::has_password(pem));
             let pair = SealedPair::import(pem, &"secret".into(), &"new".into()).unwrap();
             let public = opened(&pair, "new").unwrap().public().to_pem();
-            assert_eq!(public == plain.public().to_pem(), same);
+            assert_eq!(public, plain.public().to_pem());
             for wrong in ["", "new", "secret\n"] {
                 assert_eq!(
                     SealedPair::import(pem, &wrong.into(), &"".into()).unwrap_err(),
