@@ -82,9 +82,7 @@ impl Verification {
 
     /// Adds the attestations that were signed.
     pub(super) fn attested(mut self, signed: &[(Repository, SignReport)]) -> Self {
-        let attested =
-            signed.iter().flat_map(|(at, report)| report.attestations.iter().map(move |one| (at, one)));
-        for (repository, attestation) in attested {
+        for (repository, attestation) in attested(signed) {
             let entry = (repository.clone(), attestation.predicate_type.clone());
             if !self.attested.contains(&entry) {
                 self.attested.push(entry);

@@ -184,8 +184,8 @@ async fn upload(
     let referrer = referrer(image, &blob, claim.predicate_type, &created);
     let bundle = Digest::of(&blob);
     tokio::try_join!(run.upload(blob), run.upload(EMPTY_CONFIG.into()))?;
-    let placed =
-        Placed { location: referrer.entry.digest, reused: false, logged: claim.once.logged(evidence) };
+    let logged = claim.once.logged(evidence);
+    let placed = Placed { location: referrer.entry.digest, reused: false, logged };
     let manifest = Manifest { media_type: OCI_MANIFEST.to_owned(), bytes: Bytes::from(referrer.manifest) };
     Ok((Stands { entry: referrer.entry, bundle, placed }, manifest))
 }
