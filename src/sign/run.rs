@@ -100,9 +100,8 @@ impl<'a> Run<'a> {
     /// Uploads a blob, or waits until it is: several signatures share contents, and all referrers their config.
     pub(super) async fn upload(&self, bytes: Bytes) -> Result<(), SignError> {
         let digest = Digest::of(&bytes);
-        let mut uploads = self.uploads.lock().expect("nobody panics while holding the map");
-        let once = Arc::clone(uploads.entry(digest).or_default());
-        drop(uploads);
+        let uploads = || self.uploads.lock().expect("nobody panics while holding the map");
+        let once = Arc::clone(uploads().entry(digest).or_default());
         once.get_or_try_init(|| self.store.put_blob(self.storage(), bytes)).await?;
         Ok(())
     }

@@ -229,12 +229,13 @@ fn done(run: &Run<'_>, work: &Work<'_>, written: &Written) -> Done {
 
 fn signatures(run: &Run<'_>, work: &Work<'_>, written: &Written) -> Vec<StoredSignature> {
     let signers = if work.signs { run.signers } else { &[] };
+    let signers = || signers.iter().map(|signer| signer.name());
     let stored = |format| {
-        move |(signer, placed): (&Box<dyn super::Signer>, &Placed)| {
+        move |(signer, placed): (&str, &Placed)| {
             let Placed { location, reused, logged } = placed.clone();
-            StoredSignature { signer: signer.name().to_owned(), format, location, reused, logged }
+            StoredSignature { signer: signer.to_owned(), format, location, reused, logged }
         }
     };
-    let legacy = signers.iter().zip(Written::at_tag(&written.signatures)).map(stored(Format::Legacy));
-    legacy.chain(signers.iter().zip(written.in_bundles()).map(stored(Format::Bundle))).collect()
+    let legacy = signers().zip(Written::at_tag(&written.signatures)).map(stored(Format::Legacy));
+    legacy.chain(signers().zip(written.in_bundles()).map(stored(Format::Bundle))).collect()
 }

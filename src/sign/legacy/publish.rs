@@ -19,6 +19,10 @@ use bytes::Bytes;
 const ATTEMPTS: u32 = 10;
 
 /// What is to stand at a tag.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are a handful of them, and all at a tag are of one kind"
+)]
 pub(in crate::sign) enum Item<'a> {
     /// A signature over the payload, at the `.sig` tag.
     Signature {
