@@ -93,15 +93,11 @@ impl TufRepository {
         let unreachable = match fetched {
             Ok(Err(Failed::Unreachable(error))) => error,
             Ok(read) => return read.map_err(|error| self.refused(error)),
-            Err(_) => format!("nothing came within {LIMIT:.0?}").into(),
+            Err(_) => {
+                format!("the TUF repository {} did not answer within {LIMIT:.0?}", shown(&self.mirror)).into()
+            }
         };
-        let reason = innermost(unreachable.as_ref());
-        let note = |instead: &str| {
-            Some(format!(
-                "the TUF repository {} cannot be reached ({reason}): {instead} is used",
-                shown(&self.mirror)
-            ))
-        };
+        let note = |instead: &str| Some(format!("{unreachable}: {instead} is used"));
         if let Some(folder) = &self.cache
             && let Ok(kept) = self.read(StoreRepository::new(FileStore::new(folder))).await
         {
@@ -151,14 +147,6 @@ impl From<LibraryError> for Failed {
             error => Self::Refused(Box::new(error)),
         }
     }
-}
-
-fn innermost(error: &dyn Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 /// A mirror, asked by our client.
