@@ -598,14 +598,14 @@ fn the_index_goes_through_a_services_pod_and_platforms_to_the_pods_that_are_ther
     let svc = rig.get("REGISTRY_SVC");
     tool.log_in(svc);
     let ca = format!("{svc}={}", rig.get("REGISTRY_SVC_CA"));
-    tool.buildkit(&["create", "--registry-ca", &ca]).ok();
     let name = fresh("through");
     let tag = |number: u8| format!("{svc}/{name}:{number}");
     let build = |number: u8, platforms: &str, more: &[&str]| {
         let tag = tag(number);
         let what = ["-t", &tag, "--platform", platforms, "--provenance", "--push", "--progress", "plain"];
-        let sign = ["--sign", "--cosign-key", key.to_str().expect("UTF-8"), "--sign-scope", "all", "ctx"];
-        let mut command = tool.command("kubectl-build", &[&what[..], more, &sign].concat());
+        let sign = ["--sign", "--cosign-key", key.to_str().expect("UTF-8"), "--sign-scope", "all"];
+        let ca = ["--registry-ca", &ca, "ctx"];
+        let mut command = tool.command("kubectl-build", &[&what[..], more, &sign, &ca].concat());
         command.env("COSIGN_PASSWORD", "");
         tool::run(command)
     };

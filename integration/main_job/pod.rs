@@ -117,6 +117,10 @@ fn a_pod_builds_pushes_and_signs_with_its_service_account() {
         build(&format!("--platform linux/amd64 -t {svc}/{name}:1 --builder svc --registry-secret regtest"));
     let digest = Seen::tls(&rig, svc).digest(&name, "1").expect("the tag is there");
     assert_eq!(said, format!("{svc}/{name}:1@{digest}\n"));
+    // Without a docker configuration the pull secrets of the pod's own account are the pod's.
+    space.kubectl(&["patch", "serviceaccount", "ci", "-p", r#"{"imagePullSecrets":[{"name":"regtest"}]}"#]);
+    build(&format!("-t {svc}/{name}:2 --builder svc"));
+    assert!(Seen::tls(&rig, svc).digest(&name, "2").is_some());
     let (ca, public) = (read(rig.get("REGISTRY_SVC_CA")), read(&public));
     let verify = "HOME=/scratch ./cosign verify --key k.pub --insecure-ignore-tlog --registry-cacert ca.pem";
     let verified = run(&format!(
