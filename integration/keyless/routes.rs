@@ -39,8 +39,7 @@ fn an_identity_and_a_key_service_sign_through_the_cluster() {
     assert_eq!(referrers["manifests"].as_array().expect("a list").len(), 4, "{referrers}");
 
     let verify = |more: &[&str]| {
-        let arguments =
-            ["verify", "--registry-ca", &ca, "--trusted-root", bench.services.get("TRUSTED_ROOT")];
+        let arguments = ["verify", "--registry-ca", &ca];
         let mut command =
             bench.tool.command("kubectl-buildkit", &[&arguments[..], more, &[tag.as_str()]].concat());
         command.env("BAO_ADDR", &server.address).env("BAO_TOKEN", ROOT);
@@ -50,8 +49,15 @@ fn an_identity_and_a_key_service_sign_through_the_cluster() {
     let token = bench.cluster_token(space.name(), "signer", "sigstore");
     let issuer = claims(&token)["iss"].as_str().expect("an issuer").to_owned();
     let identity = format!("https://kubernetes.io/namespaces/{}/serviceaccounts/signer", space.name());
-    let by =
-        ["--certificate-identity", &identity, "--certificate-oidc-issuer", &issuer, "--insecure-ignore-sct"];
+    let by = [
+        "--certificate-identity",
+        &identity,
+        "--certificate-oidc-issuer",
+        &issuer,
+        "--trusted-root",
+        bench.services.get("TRUSTED_ROOT"),
+        "--insecure-ignore-sct",
+    ];
     verify(&by).ok();
     verify(&[&by[..], &["--type", "slsaprovenance1"]].concat()).ok();
 }

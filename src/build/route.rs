@@ -104,9 +104,13 @@ enum Route {
         service: ServiceName,
         to: PodPort,
         /// The pod takes no connections from within: pods may reach it nevertheless.
-        refused: Option<String>,
+        refused: bool,
     },
-    Builder(PodContainer),
+    Builder {
+        builder: PodContainer,
+        /// Why no shorter way is taken, where that is not plain.
+        since: Option<String>,
+    },
 }
 
 impl Route {
@@ -122,8 +126,11 @@ impl Route {
                 through: format!("through pod `{pod}`, port {port}, of the {service}"),
                 hint: format!("`kubectl get pod -n {namespace} {pod}` tells how it is"),
             },
-            Self::Builder(PodContainer { pod, namespace, .. }) => Way {
-                through: format!("through pod `{pod}` of the builder"),
+            Self::Builder { builder: PodContainer { pod, namespace, .. }, since } => Way {
+                through: match since {
+                    Some(why) => format!("through pod `{pod}` of the builder, since {why}"),
+                    None => format!("through pod `{pod}` of the builder"),
+                },
                 hint: format!(
                     "`kubectl exec -n {namespace} {pod} -- nc HOST PORT` shows what the builder's pod reaches"
                 ),
@@ -194,8 +201,12 @@ impl Router {
     async fn auto(self: &Arc<Self>, to: Target<'_>) -> io::Result<Link> {
         match self.known(to) {
             Some(Route::Direct | Route::Proxy(_)) => return self.direct(to).await,
-            Some(Route::Builder(_)) => return Ok(self.builder(to).await?),
-            Some(Route::Service { refused: Some(_), .. }) => return Ok(self.builder(to).await?),
+            Some(Route::Builder { since, .. }) => return Ok(self.builder(to, since).await?),
+            Some(Route::Service { service, to: PodPort { pod, port, .. }, refused: true }) => {
+                let why =
+                    format!("port {port} of pod `{pod}` of the {service} takes no forwarded connections");
+                return Ok(self.builder(to, Some(why)).await?);
+            }
             Some(Route::Service { service, .. }) => return Ok(self.service_or_builder(to, &service).await?),
             None => {}
         }
@@ -238,7 +249,7 @@ impl Router {
                 Err(_) => {}
             }
         }
-        match self.builder(to).await {
+        match self.builder(to, None).await {
             Ok(link) => Ok(link),
             Err(error) if error.fault == Fault::NoBuilderYet => Err(error.into()),
             Err(error) => {
@@ -271,7 +282,7 @@ impl Router {
         if !failed.reachable_by_pods {
             return Err(failed.error);
         }
-        match self.builder(to).await {
+        match self.builder(to, None).await {
             Err(error) if error.fault != Fault::NoBuilderYet => {
                 let RouteError { what, hint, .. } = error;
                 let hint = failed.error.hint.clone().or(hint);
@@ -308,21 +319,21 @@ impl Router {
             let error = RouteError { fault, ..no_way(what, hint).because(error) };
             Failed { reachable_by_pods, found: true, error }
         })?;
-        let route = Route::Service { service: service.clone(), to: pod, refused: None };
+        let route = Route::Service { service: service.clone(), to: pod, refused: false };
         let passage = Passage::port(at(to), route.way().expect("it is a way"), self, to);
         self.keep(to, route);
         Ok(Link { io: Box::new(Tunnel::new(stream, passage)), endless: false })
     }
 
     /// Notes that the pods of a Service take no connections from within.
-    fn refused(&self, host: &str, port: u16, said: &str) {
+    fn refused(&self, host: &str, port: u16) {
         if let Some(Route::Service { refused, .. }) = self.routes().get_mut(&(host.to_owned(), port)) {
-            *refused = Some(said.to_owned());
+            *refused = true;
         }
     }
 
     /// Goes by a process in the builder's pod.
-    async fn builder(&self, to: Target<'_>) -> Result<Link, RouteError> {
+    async fn builder(&self, to: Target<'_>, since: Option<String>) -> Result<Link, RouteError> {
         // Hosts are a registry's word, and what follows is a command line.
         let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b".:_-".contains(&byte);
         if to.host.starts_with('-') || !to.host.bytes().all(harmless) {
@@ -338,7 +349,7 @@ impl Router {
             no_way(format!("{} is not reached through pod `{pod}` of the builder", at(to)), hint)
                 .because(error)
         })?;
-        let route = Route::Builder(builder);
+        let route = Route::Builder { builder, since };
         let passage = Passage::process(at(to), to.host, route.way().expect("it is a way"));
         self.keep(to, route);
         Ok(Link { io: Box::new(Tunnel::new(stream, passage)), endless: true })
@@ -392,7 +403,7 @@ impl Connect for Ways {
         match router.via {
             Via::Direct => router.direct(to).await,
             Via::Auto => router.auto(to).await,
-            Via::Builder => Ok(router.builder(to).await?),
+            Via::Builder => Ok(router.builder(to, None).await?),
             Via::Service => {
                 let cluster = router.cluster().await.map_err(|error| error.about(to))?;
                 let Some(service) = ServiceName::of_host(to.host, cluster.namespace()) else {

@@ -1,6 +1,7 @@
 //! A stream into a pod as a registry's connection: its end is put into words, and an unused one ends in time.
 
 use super::{Router, Target};
+use crate::cluster::Said;
 use crate::cluster::exec::{ExecEnd, ExecHandle, ExecStream};
 use crate::registry::connect::{Fault, RouteError, Way};
 use std::io;
@@ -44,10 +45,16 @@ impl Passage {
         let error = |what, fault| RouteError { what, hint: Some(hint.clone()), fault, source: None };
         match (kind, &diagnosis.end) {
             (Kind::Port { router, host, port }, Some(ExecEnd::Refused { message })) => {
-                if let Some(router) = router.upgrade() {
-                    router.refused(host, *port, message);
+                // Else the pod is gone, and the Service knows of another or of none.
+                if message.contains("refused")
+                    && let Some(router) = router.upgrade()
+                {
+                    router.refused(host, *port);
                 }
-                error(format!("nobody answers for {at} {through}: {message}"), Fault::Broken)
+                RouteError {
+                    source: Some(Arc::new(Said(message.clone()))),
+                    ..error(format!("nobody answers for {at} {through}"), Fault::Broken)
+                }
             }
             (Kind::Process { .. }, Some(end)) if lacks_program(end, said) => RouteError {
                 hint: Some(
@@ -57,7 +64,7 @@ impl Passage {
             },
             (Kind::Process { host }, Some(ExecEnd::Exited { .. })) if !spoke => {
                 if said.contains("bad address") {
-                    let what = format!("the host name `{host}` does not resolve here, nor {through}");
+                    let what = format!("the host name `{host}` does not resolve, asked {through}");
                     return error(what, Fault::NoWay);
                 }
                 let said = if said.is_empty() { diagnosis.to_string() } else { said.to_owned() };
