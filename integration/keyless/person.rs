@@ -4,7 +4,7 @@ use crate::rig::{Rig, text};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -14,6 +14,8 @@ pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
+    /// A pipe that nobody holds would end the driver.
+    _output: BufReader<ChildStdout>,
     _profile: tempfile::TempDir,
 }
 
@@ -26,14 +28,19 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver");
-        let output = BufReader::new(driver.stdout.take().expect("it is piped"));
-        let port = output
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| line.split("on port ").nth(1)?.trim_end_matches('.').parse().ok())
-            .expect("it says its port");
+        let mut output = BufReader::new(driver.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        // It says which port it was asked for (0), and later which one it has.
+        let port = loop {
+            line.clear();
+            assert_ne!(output.read_line(&mut line).expect("text"), 0, "chromedriver ended");
+            let port = line.split("successfully on port ").nth(1);
+            if let Some(port) = port.and_then(|port| port.trim_end().trim_end_matches('.').parse().ok()) {
+                break port;
+            }
+        };
         let profile = tempfile::tempdir().expect("a folder");
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        let mut browser = Self { driver, port, session: String::new(), _output: output, _profile: profile };
         let arguments = [
             "--headless",
             "--no-sandbox",

@@ -123,11 +123,15 @@ impl KeylessSigner {
         let issued = Arc::<Mutex<Vec<_>>>::default();
         let asked =
             async { Ok::<_, KeylessError>(Authority { http: &http, url: &authority }.issuers().await?) };
+        let audience = match &identity {
+            Identity::Source(_) => AUDIENCE.to_owned(),
+            Identity::Login(settings) => settings.client_id.clone(),
+        };
         let certifier = |(issuers, their_now): (_, Option<jiff::Timestamp>)| {
             let skew = their_now.map(|now| now.duration_since(jiff::Timestamp::now())).unwrap_or_default();
             let (http, authority, issued, events) =
                 (http.clone(), authority.clone(), Arc::clone(&issued), events.clone());
-            Arc::new(Certifier { http, authority, issuers, skew, issued, events })
+            Arc::new(Certifier { http, authority, issuers, audience, skew, issued, events })
         };
         let name = OnceLock::new();
         let (certifier, tokens) = match identity {
@@ -151,7 +155,7 @@ impl KeylessSigner {
                 let (login, issuers) = tokio::try_join!(login, asked)?;
                 let certifier = certifier(issuers);
                 let audiences = [login.client_id().to_owned()];
-                accepts(certifier.issuers.as_deref(), login.issuer(), &audiences, &login.place())?;
+                accepts(certifier.accepted(), login.issuer(), &audiences, &login.place())?;
                 (Arc::clone(&certifier), Tokens::Desk(Desk::new(login, certifier)))
             }
         };
@@ -247,14 +251,14 @@ fn check_issuer(plan: &ServicePlan, token: &IdentityToken, place: &str) -> Resul
 }
 
 /// Whether the certificate authority would take this issuer's tokens, as far as it says; returns whom they must be
-/// for.
+/// for, which is `unsaid` where it says nothing.
 fn accepts<'a>(
-    issuers: Option<&'a [IssuerJson]>,
+    (issuers, unsaid): (Option<&'a [IssuerJson]>, &'a str),
     name: &str,
     audiences: &[String],
     place: &str,
 ) -> Result<&'a str, KeylessError> {
-    let Some(issuers) = issuers else { return Ok(AUDIENCE) };
+    let Some(issuers) = issuers else { return Ok(unsaid) };
     let Some(issuer) = issuers.iter().find(|issuer| issuer.is(name)) else {
         return Err(IdentityError::Issuer {
             place: place.to_owned(),
@@ -272,6 +276,8 @@ struct Certifier {
     http: Http,
     authority: Url,
     issuers: Option<Vec<IssuerJson>>,
+    /// Whom tokens are for where the authority doesn't say.
+    audience: String,
     /// How much the authority's clock is ahead of ours. It is the one that a token must hold for; ours may be wrong.
     skew: SignedDuration,
     /// All that were issued to us.
@@ -280,6 +286,10 @@ struct Certifier {
 }
 
 impl Certifier {
+    fn accepted(&self) -> (Option<&[IssuerJson]>, &str) {
+        (self.issuers.as_deref(), &self.audience)
+    }
+
     /// Says who signs.
     fn introduce(&self, token: &IdentityToken, place: &str) {
         self.events
@@ -288,7 +298,7 @@ impl Certifier {
 
     /// Whether the certificate authority would take this token, as far as it says.
     fn check(&self, token: &IdentityToken, place: &str) -> Result<(), KeylessError> {
-        let audience = accepts(self.issuers.as_deref(), &token.issuer, &token.audiences, place)?;
+        let audience = accepts(self.accepted(), &token.issuer, &token.audiences, place)?;
         let now =
             jiff::Timestamp::now().saturating_add(self.skew).expect("a duration without calendar units");
         Ok(token.check(place, audience, now)?)
@@ -456,6 +466,7 @@ mod tests {
                 http: Http::new(&HttpOptions::default()).unwrap(),
                 authority: "http://127.0.0.1:1".parse().unwrap(),
                 issuers: None,
+                audience: AUDIENCE.to_owned(),
                 skew,
                 issued: Issued::default(),
                 events: Events::off(),

@@ -214,7 +214,7 @@ async fn a_token_that_is_not_for_us_logs_nobody_in() {
         (json!({ "aud": ["us", "them"], "azp": "them" }), "another client"),
         (json!({ "iss": "http://other.example" }), "another issuer"),
         (json!({ "exp": 1_700_000_000 }), "expired"),
-        (json!({ "exp": null }), "malformed"),
+        (json!({ "exp": null }), "no `exp`"),
     ] {
         *inner.claims.lock().unwrap() = claims;
         refused(expected).await;
