@@ -158,7 +158,12 @@ impl Failure {
 
     /// A key that could not be made or imported.
     pub(super) fn new_key(error: KeyError) -> Self {
-        Self::said(format!("the key {error}"), USAGE)
+        let text = match error {
+            KeyError::WrongPassword => "the password does not decrypt it".to_owned(),
+            KeyError::UnsupportedCipher(_) => format!("it is {error}"),
+            error => format!("the key {error}"),
+        };
+        Self::said(text, USAGE)
     }
 
     /// Says which file a failure is about.
