@@ -5,6 +5,7 @@
 
 #![expect(unreachable_pub, reason = "support modules are shared by several test crates")]
 #![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
+#![expect(clippy::print_stdout, reason = "how near a limit it was, shown with --nocapture")]
 
 #[path = "support/fake_authority.rs"]
 mod fake_authority;

@@ -3,8 +3,11 @@
 
 use crate::{registry, sign};
 
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// The targets, by name.
-pub const TARGETS: [(&str, fn(&[u8])); 11] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("keys", sign::fuzz::keys),
     ("uris", sign::fuzz::uris),
     ("tokens", sign::fuzz::tokens),

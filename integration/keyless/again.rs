@@ -71,7 +71,7 @@ fn what_was_signed_before_a_cut_is_found_by_who_finishes() {
     let log = bench.services.get("REKOR_URL");
     let front = Front::new(log, "POST /api/v2/log/entries", 1, Fault::Answer(400, "{}"));
     let mut flags = bench.service_flags();
-    flags[3] = front.url.clone();
+    flags[3] = front.url;
     let tag = format!("{}:cut", first.repository);
     let more = ["--service-account", "default", "--tag", &tag, "-a", "n=1", &second.reference];
     // Both repositories hold the same image: one signature does for both.

@@ -115,7 +115,8 @@ fn no_way_of_signing_tells_a_secret_in_any_mode() {
     let secrets = [PASSWORD, registry_password, &body, &plain_body, &token, &basic];
 
     let services = bench.config_flags();
-    let cases: [(&str, &[&str], &[(&str, &str)], bool); 8] = [
+    type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], bool);
+    let cases: [Case<'_>; 8] = [
         ("a key's password in the variable", &["--cosign-key", key], &[("COSIGN_PASSWORD", PASSWORD)], false),
         (
             "a key's password in a file",

@@ -35,7 +35,8 @@ impl Buildkitd {
     /// machine short of something, is told and started once more.
     pub(crate) fn start_with(more: &[String]) -> Self {
         Self::try_start(more).unwrap_or_else(|first| {
-            eprintln!("buildkitd ended while it started, once more:\n{first}");
+            #[expect(clippy::print_stderr, reason = "a failure that was got over should still be seen")]
+            let () = eprintln!("buildkitd ended while it started, once more:\n{first}");
             Self::try_start(more).unwrap_or_else(|log| panic!("buildkitd doesn't start:\n{log}"))
         })
     }

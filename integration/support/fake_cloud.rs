@@ -271,7 +271,7 @@ fn make_google(
             let request: Value = serde_json::from_slice(body).unwrap();
             assert_eq!(request["purpose"], "ASYMMETRIC_SIGN");
             assert_eq!(request["versionTemplate"]["algorithm"], "EC_SIGN_P256_SHA256");
-            key.clone()
+            key
         }
         ("/new" | "/new/cryptoKeys/app", "") => {
             return if made.iter().any(|made| made == path) {

@@ -59,7 +59,6 @@ impl Front {
         Self::start(real, at, 0, None, Some((at.to_owned(), Box::new(then))))
     }
 
-    #[expect(clippy::type_complexity, reason = "one use")]
     fn start(
         real: &str,
         at: &str,

@@ -426,7 +426,7 @@ async fn serve(State(registry): State<Arc<Inner>>, request: Request) -> Response
     }
     match answer(&registry, &mut content, &mut switches, &call, body) {
         Ok(response) => response,
-        Err(Refused::Switched(response)) => response,
+        Err(Refused::Switched(response)) => *response,
         Err(Refused::Breach(status, code, what)) => {
             content.breaches.push(format!("{} {}: {what}", call.method, call.path));
             refusal(status, code, &what)
@@ -437,7 +437,7 @@ async fn serve(State(registry): State<Arc<Inner>>, request: Request) -> Response
 /// Why a call is not answered as it wants.
 enum Refused {
     /// A switch says so, or what is asked for isn't there.
-    Switched(Response),
+    Switched(Box<Response>),
     /// It is against the specs.
     Breach(u16, &'static str, String),
 }
@@ -445,7 +445,7 @@ enum Refused {
 type Answer = Result<Response, Refused>;
 
 fn refuse(status: u16, code: &str, message: &str) -> Answer {
-    Err(Refused::Switched(refusal(status, code, message)))
+    Err(Refused::Switched(Box::new(refusal(status, code, message))))
 }
 
 fn breach<T>(status: u16, code: &'static str, what: impl Into<String>) -> Result<T, Refused> {
@@ -587,7 +587,7 @@ fn challenge(
     }
     let mut response = refusal(401, "UNAUTHORIZED", "authentication required");
     response.headers_mut().insert(WWW_AUTHENTICATE, challenge.parse().unwrap());
-    Err(Refused::Switched(response))
+    Err(Refused::Switched(Box::new(response)))
 }
 
 fn answer(
@@ -605,7 +605,7 @@ fn answer(
         if call.parameter("signed").is_none() {
             let mut response = refusal(401, "UNAUTHORIZED", "authentication required");
             response.headers_mut().insert(WWW_AUTHENTICATE, r#"Basic realm="storage""#.parse().unwrap());
-            return Err(Refused::Switched(response));
+            return Err(Refused::Switched(Box::new(response)));
         }
     }
     let Some((repository, kind, rest)) = split(&call.path) else {

@@ -64,7 +64,8 @@ pub(super) async fn of(by: By, cluster: Option<&Connection>) -> Result<Vec<Named
 async fn trusted(trust: Trust) -> Result<TrustRoot, Failure> {
     match trust {
         Trust::Root(root) => Ok(root),
-        Trust::Tuf(repository, http) => {
+        Trust::Tuf(asked) => {
+            let (repository, http) = *asked;
             let http = Http::new(&http).map_err(Failure::services)?;
             let refreshed = repository.refresh(&http).await.map_err(Failure::tuf)?;
             printer::remark(refreshed.note).await;

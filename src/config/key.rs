@@ -71,7 +71,11 @@ pub fn place(text: &str, directory: &Path, env: &dyn Environment) -> Result<(Str
     if let Ok(KeyReference::File(_) | KeyReference::Environment(_) | KeyReference::Url(_)) = text.parse() {
         return Err(Misuse::Value {
             name: source.to_string(),
-            value: text.chars().take_while(|letter| !"?@".contains(*letter)).take(100).collect(),
+            // An address may hold a password.
+            value: match text.split_once("://") {
+                Some((scheme, _)) => format!("{scheme}://…"),
+                None => text.chars().take(100).collect(),
+            },
             reason: "no key is made there; without an argument it is made in files (`--output-key-prefix`), else in \
                      `k8s://NAMESPACE/SECRET`, `gitlab://PROJECT` or a key service"
                 .to_owned(),

@@ -566,7 +566,7 @@ mod tests {
                 assert_eq!(settings.keys[0].text, "PIV slot authentication");
             }
             Err(error) => {
-                assert!(!piv::BUILT && error.to_string().contains("make install FEATURES=piv"), "{error}")
+                assert!(!piv::BUILT && error.to_string().contains("make install FEATURES=piv"), "{error}");
             }
         }
     }

@@ -64,7 +64,7 @@ pub enum Trust {
     /// These.
     Root(TrustRoot),
     /// Whom a TUF repository names.
-    Tuf(TufRepository, HttpOptions),
+    Tuf(Box<(TufRepository, HttpOptions)>),
 }
 
 /// What standard output gets.
@@ -133,7 +133,7 @@ fn who(by: VerifyByArgs, directory: &Path, env: &dyn Environment) -> Result<By, 
         let named = keyless::trust(by.trusted_root.as_deref(), directory, env)?;
         Ok::<_, Misuse>(match named {
             Some(root) => Trust::Root(root),
-            None => Trust::Tuf(keyless::tuf(directory, env)?, services::http(env)),
+            None => Trust::Tuf(Box::new((keyless::tuf(directory, env)?, services::http(env)))),
         })
     };
     match (subject, issuer) {

@@ -84,7 +84,7 @@ impl Desk {
                     return self.certifier.certify(&token, &place).await;
                 }
                 Err(error) => {
-                    events.note(format!("there is no fresh token, so please log in again: {}", told(&error)))
+                    events.note(format!("there is no fresh token, so please log in again: {}", told(&error)));
                 }
             }
         }

@@ -224,7 +224,7 @@ impl Kms {
         loop {
             match (self.public_key(key).await, pauses.next()) {
                 (Err(Fault::Unusable(_)), Some(pause)) => {
-                    tokio::time::sleep(Duration::from_secs(pause)).await
+                    tokio::time::sleep(Duration::from_secs(pause)).await;
                 }
                 (public, _) => return public,
             }
