@@ -258,7 +258,7 @@ fn only_plain_keys_are_imported() {
     import("cosign.key").fails(2, "is in cosign's encrypted format already");
     import("cosign.pub").fails(2, "a public key");
     import("absent").fails(2, "absent");
-    Said::of(&bench.tool(&key, &["key", "generate", "awskms:///alias/x"])).fails(2, "k8s://NAMESPACE/NAME");
+    Said::of(&bench.tool(&key, &["key", "generate", "env://KEY"])).fails(2, "k8s://NAMESPACE/SECRET");
     Said::of(&bench.tool(&key, &["key", "generate", "--output-key-prefix", "no/such"]))
         .fails(1, "no/such.key");
     let files = std::fs::read_dir(key.path()).unwrap().map(|file| file.unwrap().file_name());

@@ -32,7 +32,7 @@ fn sign(bench: &Bench, image: &Image, flags: &[String], more: &[&str]) -> Ran {
 fn a_certificate_that_ends_between_two_signatures_is_renewed() {
     let bench = Bench::new("default", "REGISTRY");
     let authority = FakeAuthority::start(Duration::from_secs(6), 0);
-    // Four images are signed at a time, and the log takes its time with each.
+    // Eight images are signed at a time, and the log takes its time with each.
     let slow = Front::new(bench.services.get("REKOR_URL"), "POST /api/v2/log/entries", 0, Fault::Late(4_000));
     let image = bench.image();
     let crane = |arguments: &[&str]| {
@@ -41,7 +41,7 @@ fn a_certificate_that_ends_between_two_signatures_is_renewed() {
         text(&output.stdout).trim().to_owned()
     };
     let mut append = vec!["index".to_owned(), "append".to_owned(), "--insecure".to_owned()];
-    for number in 0..5 {
+    for number in 0..9 {
         let tag = format!("{}:n{number}", image.repository);
         let annotation = format!("n={number}");
         crane(&["mutate", "--insecure", "--annotation", &annotation, &image.reference, "-t", &tag]);
@@ -62,7 +62,7 @@ fn a_certificate_that_ends_between_two_signatures_is_renewed() {
     bench.verifies(&ran, "cosign 3");
     let issuer = bench.services.get("OIDC_ISSUER");
     let name = "urn:fake:system:serviceaccount:default:default";
-    for tag in ["n0", "n4"] {
+    for tag in ["n0", "n8"] {
         let asked = [
             "verify",
             "--registry-http",

@@ -45,7 +45,7 @@ impl Desk {
         let base = self.bench.rig.get("BASE_REF");
         self.bench.tool.file(
             "context/Dockerfile",
-            format!("FROM {base}\nRUN : {seconds} {client} {} && sleep {seconds}\n", self.image.repository),
+            format!("FROM {base}\nRUN : {} {} && sleep {seconds}\n", authority.url, self.image.repository),
         );
         let tag = format!("{}:built", self.image.repository);
         let arguments = ["-t", &tag, "--push", "--sign", "--keyless", "--progress", "plain", "context"];
