@@ -35,7 +35,7 @@ PROVIDER="$PROVIDER" hack/cluster/up.sh
 hack/cluster/kms-peers.sh
 # shellcheck disable=SC1091
 source target/cluster/env
-if [ "$PROVIDER" = local ]; then hack/cluster/signing.sh; fi
+hack/cluster/signing.sh
 
 # Two builds: the tests' own loads and links the libraries of tokens; the one that users get is static and cannot.
 features=pkcs11,piv

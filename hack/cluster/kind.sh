@@ -20,6 +20,8 @@ BASE_IMAGE=$BUSYBOX
 BINFMT_IMAGE=tonistiigi/binfmt:qemu-v7.0.0-28
 
 NAME=$NETNS # names are per checkout here too
+# Tokens name their issuer, which Fulcio asks for its keys: it must be an address that this machine reaches.
+ISSUER=https://127.0.0.1:$((20000 + 0x${ID:0:6} % 10000))
 CONTAINERS=("$NAME-plain" "$NAME-tls" "$NAME-referrers")
 
 # The functions shared with the local provider go through these two.
@@ -37,10 +39,15 @@ cluster_up() {
   else
     say "making cluster $NAME: two nodes of $KIND_NODE_IMAGE"
     kind create cluster --name "$NAME" --image "$KIND_NODE_IMAGE" --kubeconfig "$STATE/admin.kubeconfig" \
-      --wait 180s --config - <<'YAML'
+      --wait 180s --config - <<YAML
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
+networking: {apiServerAddress: 127.0.0.1, apiServerPort: ${ISSUER##*:}}
 nodes: [{role: control-plane}, {role: worker}]
+kubeadmConfigPatches:
+- |-
+  kind: ClusterConfiguration
+  apiServer: {extraArgs: {service-account-issuer: "$ISSUER", service-account-jwks-uri: "$ISSUER/openid/v1/jwks"}}
 containerdConfigPatches:
 - |-
   [plugins."io.containerd.grpc.v1.cri".registry]
@@ -50,6 +57,9 @@ YAML
   kind get kubeconfig --name "$NAME" >"$STATE/admin.kubeconfig"
   # Both nodes take pods.
   kubectl taint nodes --all node-role.kubernetes.io/control-plane:NoSchedule- >/dev/null 2>&1 || true
+  # Whoever checks tokens reads the issuer's keys without any of his own.
+  kubectl create clusterrolebinding issuer-discovery --clusterrole system:service-account-issuer-discovery \
+    --group system:unauthenticated --dry-run=client -o yaml | kubectl apply -f - >/dev/null
 }
 
 images_up() {
@@ -168,6 +178,7 @@ down() {
   for container in "${CONTAINERS[@]}"; do
     if exists "$container"; then docker rm -f -v "$container" >/dev/null; fi
   done
+  end_processes # the signing services
   kind delete cluster --name "$NAME"
   rm -rf "$STATE" "$TARGET"
   say "down"

@@ -53,9 +53,11 @@ start_time() {
 }
 
 # spawn NAME [NODE] -- COMMAND...: starts a daemon unless it runs, inside the
-# network namespace (and a node's mount namespace), detached from this shell.
+# network namespace if there is one (and a node's mount namespace), detached from
+# this shell.
 spawn() {
-  local name=$1 node='' enter=(--net="$NETNS_FILE")
+  local name=$1 node='' enter=()
+  [[ -z $NETNS_FILE ]] || enter=(nsenter --net="$NETNS_FILE")
   shift
   if [[ $1 != -- ]]; then node=$1; shift; fi
   shift
@@ -65,7 +67,7 @@ spawn() {
   mkdir -p "$LOGS" "$PIDS"
   # Every link of this chain execs, so $! stays the daemon's own number. The
   # descriptors of our lock must not live on in it.
-  (cd / && exec setsid nsenter "${enter[@]}" "$@") >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
+  (cd / && exec setsid "${enter[@]}" "$@") >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
   echo "$! $(start_time $!)" >"$PIDS/$name.pid"
   disown
 }

@@ -4,18 +4,20 @@
 # RFC 3161 timestamp authority; the cluster's API server is the token issuer, and
 # people log in at an OpenID Connect provider.
 # Beside them an emulator of Fulcio with a certificate log and of Rekor v1.
-# They run in the cluster's network namespace, on the address that pods reach
-# too, and end with it (`make cluster-down`). Writes target/cluster/signing-env.
+# They run in the cluster's network namespace (with kind on this machine), on the
+# address that pods reach too, and end with the cluster (`make cluster-down`).
+# Writes target/cluster/signing-env.
 set -euo pipefail
 SELF=signing
 . "$(dirname -- "$0")/lib.sh"
 ENV_FILE=$REPO/target/cluster/env
 [[ -e $ENV_FILE ]] || die "no cluster: $ENV_FILE is not there; start one with 'make cluster'"
-. "$ENV_FILE"
-[[ $CLUSTER_PROVIDER == local ]] || die "the signing services run beside the local provider only"
 . "$HERE/local.sh"
+. "$ENV_FILE"
 # The cluster may be another checkout's whose target/cluster this one links to.
-LOGS=$CLUSTER_LOGS PIDS=$CLUSTER_PIDS STATE=${CLUSTER_LOGS%/logs} NETNS_FILE=${CLUSTER_RUN#nsenter --net=}
+LOGS=$CLUSTER_LOGS STATE=${CLUSTER_LOGS%/logs} NETNS_FILE=${CLUSTER_RUN#nsenter --net=}
+PIDS=$STATE/pids
+[[ -n $NETNS_FILE ]] || in_netns() { "$@"; }
 DIR=$STATE/signing
 
 FULCIO_URL=http://$CLIENT_ADDRESS:5555
@@ -152,9 +154,15 @@ write_env() {
   mv "$REPO/target/cluster/.signing-env.$$" "$REPO/target/cluster/signing-env"
 }
 
-((EUID == 0)) || die "the services run in the cluster's network namespace, which needs root: run it with sudo"
+[[ -z $NETNS_FILE ]] || ((EUID == 0)) ||
+  die "the services run in the cluster's network namespace, which needs root: run it with sudo"
 need_packages openssl=openssl curl=curl nsenter=util-linux
 "$HERE/peers.sh" fulcio rekor-tiles timestamp cosign3
+# kind's folder of peers holds links to them.
+built=$("$HERE/peers.sh" path)
+for peer in fulcio rekor-server-posix timestamp-server; do
+  [[ -e $PEERS/$peer ]] || ln -sfn "$built/$peer" "$PEERS/$peer"
+done
 OIDC_DIR=$("$HERE/oidc-peer.sh")
 lock 600
 [[ -e $DIR/complete ]] || keys

@@ -58,6 +58,14 @@ if [[ \${1:-} == path ]]; then echo "$work/peers"; fi
 SH
 stand_in "$work/peers/crane" <<<'[[ $1 != digest ]]'
 stand_in "$work/peers/rigtool" <<<'echo "$2:hash"'
+stand_in "$work/repo/hack/cluster/oidc-peer.sh" <<<"echo $work/oidc"
+stand_in "$work/peers/fulcio" <<<'exec sleep 300'
+for service in rekor-server-posix timestamp-server cosign; do stand_in "$work/peers/$service" <<<true; done
+stand_in "$work/bin/npm" <<<true
+stand_in "$work/bin/node" <<<'case $1 in */server.js) touch "$4" ;; esac'
+stand_in "$work/bin/python3" <<'SH'
+if [[ $2 == venv ]]; then mkdir -p "$3/bin" && printf '#!/bin/sh\n' >"$3/bin/pip" && chmod +x "$3/bin/pip"; fi
+SH
 
 passed=0 failed=0
 check() { # WHAT COMMAND...
@@ -100,7 +108,9 @@ built=$(
   . "$here/versions.sh"
   asked=" $(sed -n 's/^peers.sh \(.*rigtools.*\)/\1/p' "$CALLS" | head -n 1) "
   echo kubectl
-  sed -n 's|^ln -sfn .*"$bin/\(.*\)"$|\1|p' "$here/kms-peers.sh" # made for every provider, by test.sh
+  # Made for every provider, by test.sh.
+  sed -n 's|^ln -sfn .*"$bin/\(.*\)"$|\1|p' "$here/kms-peers.sh"
+  sed -n 's|^ *ln -sfn .*"$PEERS/\([a-z-]*\)"$|\1|p' "$here/signing.sh"
   for n in "${ORDER[@]}"; do
     if [[ $asked == *" $n "* || $asked == *" ${GROUP[$n]} "* ]]; then echo "${NAMES[$n]:-$(basename -a ${PKGS[$n]})}"; fi
   done
@@ -126,6 +136,16 @@ check "every variable of the local provider is there" \
   <(bash -c '. "$1/env.sh"; printf "%s\n" "${ENV_NAMES[@]}"' - "$here")
 
 : >"$CALLS"
+"$work/repo/hack/cluster/signing.sh"
+port=$(sed -n 's/.*apiServerPort: \([0-9]*\).*/\1/p' "$work/state/config")
+check "tokens name an issuer that this machine reaches" has "$work/state/config" "service-account-issuer: \"https://127.0.0.1:$port\""
+check "Fulcio runs on this machine, where pods reach it" called '^fulcio serve --host 172.18.0.1 '
+check "Fulcio believes the API server" has "$(echo "$work"/cache/clusters/*/signing/fulcio.yaml)" 'https://127.0.0.1:40001: .*type: kubernetes'
+check "the signing services' addresses are written" has "$work/repo/target/cluster/signing-env" 'FULCIO_URL=.http://172.18.0.1:5555'
+read -r fulcio _ <"$(echo "$work"/cache/clusters/*/pids/fulcio.pid)"
+check "Fulcio runs" kill -0 "$fulcio"
+
+: >"$CALLS"
 "$work/repo/hack/cluster/up.sh"
 check "a second up makes no cluster" never '^kind create'
 check "a second up makes no container" never '^docker run'
@@ -139,6 +159,8 @@ check "a kubelet is signalled inside its node" called "^docker exec $name-worker
 "$work/repo/hack/cluster/down.sh"
 check "down removes the containers" count 3 '^docker rm -f -v '
 check "down deletes the cluster" called "^kind delete cluster --name $name"
+ended() { [[ ! -e /proc/$1 ]] || grep -q "^State:.Z" "/proc/$1/status"; }
+check "down ends the signing services" ended "$fulcio"
 check "down removes the env file" test ! -e "$work/repo/target/cluster"
 check "down removes the state" test ! -e "$work"/cache/clusters/"${name#kubectl-build-}"
 
