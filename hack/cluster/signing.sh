@@ -54,7 +54,7 @@ emulator_install() {
   rm -rf "$emulator"
   mkdir -p "$emulator"
   cp "$HERE"/emulator/* "$emulator"
-  (cd "$emulator" && npm install --no-audit --no-fund --ignore-scripts) >"$log" 2>&1 ||
+  (cd "$emulator" && npm ci --no-audit --no-fund --ignore-scripts) >"$log" 2>&1 ||
     { tail -n 20 "$log" >&2; die "npm could not install the emulator (log: $log)"; }
   touch "$emulator/complete"
 }
