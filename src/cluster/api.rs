@@ -201,6 +201,12 @@ impl ApiError {
                     .to_owned(),
             ),
             Self::Credential { source, .. } => source.hint(),
+            // What is to be made isn't there of course: it is the namespace that is missing.
+            Self::NotFound { operation: Operation { verb: "create", namespace: Some(namespace), .. } } => {
+                Some(format!(
+                    "is there a namespace `{namespace}`? `kubectl create namespace {namespace}` makes it, `-n` chooses another"
+                ))
+            }
             Self::NotFound { .. } | Self::AlreadyExists { .. } | Self::Server { .. } => None,
         }
     }
@@ -408,6 +414,9 @@ mod tests {
         );
         assert!(matches!(quota, ApiError::Denied { .. }));
         assert!(quota.hint().unwrap().contains("kubectl describe resourcequota -n ci"));
+
+        let nowhere = said(404, "NotFound", "namespaces \"ci\" not found");
+        assert!(nowhere.hint().unwrap().contains("kubectl create namespace ci"));
 
         let security = said(
             403,
