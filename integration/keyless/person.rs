@@ -76,10 +76,21 @@ impl Browser {
             body.len()
         );
         stream.write_all((head + &body).as_bytes()).map_err(|error| error.to_string())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-        let value: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
+        // The driver keeps the connection, whatever it is asked: its answer ends where it says.
+        let (mut answer, mut head) = (BufReader::new(stream), String::new());
+        while !head.ends_with("\r\n\r\n") {
+            let read = answer.read_line(&mut head).map_err(|error| error.to_string())?;
+            if read == 0 {
+                return Err("no answer".to_owned());
+            }
+        }
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+        });
+        let mut body = vec![0; length.ok_or("an answer without a length")?];
+        answer.read_exact(&mut body).map_err(|error| error.to_string())?;
+        let value: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
         match head.contains(" 200 ") {
             true => Ok(value["value"].clone()),
             false => Err(value["value"]["message"].to_string()),
