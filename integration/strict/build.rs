@@ -150,17 +150,22 @@ fn killed_at_any_moment_no_tag_points_at_something_unsigned_and_the_job_can_be_f
                 let written = || !registry.tags(&format!("signatures/{path}")).is_empty();
                 until(&mut child, "the other signature is written", written);
             }
+            let resume = || {
+                let said = fs::read_to_string(&log).expect("a file");
+                let mut lines = said.lines();
+                lines.find_map(|line| Some(line.split_once("finish with: kubectl buildkit ")?.1.to_owned()))
+            };
+            if !again {
+                until(&mut child, "the line that finishes it is printed", || resume().is_some());
+            }
             child.kill().expect("it runs");
             child.wait().expect("our child");
             assert_eq!(registry.digest(&path, "1"), None, "after {when}");
             registry.set(|_, _| None);
-            let said = fs::read_to_string(&log).expect("a file");
-            let resume =
-                said.lines().find_map(|line| Some(line.split_once("finish with: kubectl buildkit ")?.1));
             if again {
                 bench.build(&[&path], &more).ok();
             } else {
-                let resume = resume.unwrap_or_else(|| panic!("no line after {when}:\n{said}"));
+                let resume = resume().expect("it was printed");
                 let line = format!("{}/kubectl-buildkit {resume}", home.path().display());
                 Said::of(&home.bare("/bin/sh", &["-c", &line]).output().expect("a shell")).ok();
             }
