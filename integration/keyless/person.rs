@@ -21,7 +21,13 @@ pub struct Browser {
 }
 
 impl Browser {
+    /// Starts one. The driver picks a port and may find it taken a moment later, upon which it ends.
     pub fn start(rig: &Rig) -> Self {
+        let mut tries = (0..5).filter_map(|_| Self::try_start(rig));
+        tries.next().expect("chromedriver starts")
+    }
+
+    fn try_start(rig: &Rig) -> Option<Self> {
         // In a process namespace of its own, which takes the browser along when it ends.
         let mut command = rig.command("unshare");
         let mut driver = command
@@ -36,7 +42,10 @@ impl Browser {
         // It says which port it was asked for (0), and later which one it has.
         let port = loop {
             line.clear();
-            assert_ne!(output.read_line(&mut line).expect("text"), 0, "chromedriver ended");
+            if output.read_line(&mut line).expect("text") == 0 {
+                let _reaped = driver.wait();
+                return None;
+            }
             let port = line.split("successfully on port ").nth(1);
             if let Some(port) = port.and_then(|port| port.trim_end().trim_end_matches('.').parse().ok()) {
                 break port;
@@ -60,7 +69,7 @@ impl Browser {
         let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
         let session = browser.call("POST", "/session", &wanted);
         browser.session = session["sessionId"].as_str().expect("a session").to_owned();
-        browser
+        Some(browser)
     }
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {

@@ -10,7 +10,7 @@ use super::key::{PrivateKey, PublicKey};
 use super::login::{Login, LoginError, LoginSettings};
 use super::services::{ServiceError, ServicePlan, Services};
 use super::trust::{CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustRoot};
-use super::witness::{Attempt, WitnessError, Witnesses};
+use super::witness::{Attempt, SIGNINGS, WitnessError, Witnesses};
 use crate::event::{Events, Step};
 use async_trait::async_trait;
 use desk::Desk;
@@ -206,10 +206,13 @@ impl KeylessSigner {
         let attest = |evidence, attempt| {
             self.witnesses.attest(content, key.public(), &self.verifier, evidence, attempt)
         };
-        match attest(sign()?, Attempt::First).await {
-            Err(WitnessError::AlreadyLogged { .. }) => Ok(attest(sign()?, Attempt::Last).await?),
-            attested => Ok(attested?),
+        for _ in 1..SIGNINGS {
+            match attest(sign()?, Attempt::Further).await {
+                Err(WitnessError::AlreadyLogged { .. }) => {}
+                attested => return Ok(attested?),
+            }
         }
+        Ok(attest(sign()?, Attempt::Last).await?)
     }
 
     fn failed(&self, error: KeylessError) -> SignerError {
