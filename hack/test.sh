@@ -70,12 +70,11 @@ cargo test --locked --no-run --test '*' --features "$features" --quiet
 # a kubelet, and so takes a node from everyone, runs alone.
 alone=with_its_kubelet_stopped_its_silence_is_told
 builds=(main_job cluster)
-waits=(interrupt multiarch)
-identities=(keyless)
+waits=(interrupt keyless multiarch)
 others=()
 for suite in integration/*.rs; do
   suite="$(basename "$suite" .rs)"
-  case " ${builds[*]} ${waits[*]} ${identities[*]} pkcs11 " in *" $suite "*) ;; *) others+=("$suite") ;; esac
+  case " ${builds[*]} ${waits[*]} pkcs11 " in *" $suite "*) ;; *) others+=("$suite") ;; esac
 done
 suites() { # SUITE...
   # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
@@ -92,15 +91,12 @@ nodeless() {
 words="$(mktemp -d)"
 suites "${waits[@]}" >"$words/waits" 2>&1 &
 waiting=$!
-suites "${identities[@]}" >"$words/identities" 2>&1 &
-signing=$!
 nodeless >"$words/others" 2>&1 &
 lane=$!
 failed=0
 suites "${builds[@]}" || failed=1
 wait "$waiting" || failed=1
-wait "$signing" || failed=1
-cat "$words/waits" "$words/identities"
+cat "$words/waits"
 # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
 ${CLUSTER_RUN:-} cargo test --locked --features "$features" --test interrupt -- --include-ignored "pod::$alone" --exact || failed=1
 wait "$lane" || failed=1
