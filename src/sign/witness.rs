@@ -191,7 +191,7 @@ pub(super) enum Attempt {
 
 /// How often content is signed until a log takes the signature. More than twice, since what it says to have already is
 /// our own request, where it hung up on that and took it nevertheless.
-pub(super) const SIGNINGS: usize = 4;
+pub(super) const SIGNINGS: usize = 6;
 
 /// Asks a timestamp authority for a timestamp of nothing in particular: whether it answers at all.
 pub(super) async fn probe_clock(http: &Http, clock: &Url) -> Result<(), WitnessError> {
