@@ -87,8 +87,9 @@ impl From<KeylessError> for PreflightError {
     }
 }
 
-/// Waits for the keys, asks services and identity, and asks each repository for an upload, which is cancelled at once: a granted token may lack
-/// the scope. Returns, beside the signers, the repositories that can be asked only when there is a builder.
+/// Waits for the keys, asks services and identity, and asks each repository for an upload, which is cancelled at once:
+/// a granted token may lack the scope. Returns, beside the signers, the repositories that can be asked only when there
+/// is a builder.
 ///
 /// # Errors
 /// The first key or repository that fails.

@@ -209,7 +209,7 @@ fn shown(url: &Url) -> String {
     super::http::shown(url)
 }
 
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

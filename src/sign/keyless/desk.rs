@@ -7,9 +7,9 @@
 use super::{Certifier, Current, KeylessError, ending};
 use crate::sign::identity::IdentityToken;
 use crate::sign::login::{LoggedIn, Login, LoginError};
+use crate::sign::witness::chain;
 use crate::task::{self, Task};
 use secrecy::SecretString;
-use std::error::Error;
 use std::sync::{Arc, Mutex};
 
 /// Where somebody logs in, and is found again.
@@ -71,7 +71,7 @@ impl Desk {
                     events.note("the certificate ended before it was needed: please log in again");
                 }
                 Ok(Arrived::Renewable(token, refresh)) => *renewal = Some((refresh, token.subject)),
-                Err(error) => events.note(format!("{}: please log in again", told(&error))),
+                Err(error) => events.note(format!("{}: please log in again", chain(&error))),
             },
             None => {}
         }
@@ -84,7 +84,8 @@ impl Desk {
                     return self.certifier.certify(&token, &place).await;
                 }
                 Err(error) => {
-                    events.note(format!("there is no fresh token, so please log in again: {}", told(&error)));
+                    events
+                        .note(format!("there is no fresh token, so please log in again: {}", chain(&error)));
                 }
             }
         }
@@ -115,13 +116,5 @@ impl Desk {
                 self.certifier.certify(&token, &self.login.place()).await
             }
         }
-    }
-}
-
-/// An error in one line.
-fn told(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", told(source)),
-        None => error.to_string(),
     }
 }
