@@ -21,7 +21,9 @@ if [ -n "${CI:-}" ]; then
   cache="${KUBECTL_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-build}"
   export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/cargo}" CARGO_INCREMENTAL=0
 fi
+rig=
 leave() {
+  [ -z "$rig" ] || wait "$rig" || true
   if [ -n "${CI:-}" ]; then
     PROVIDER="$PROVIDER" hack/cluster/down.sh
     cargo clean --locked --quiet --package kubectl-build || true
@@ -29,13 +31,6 @@ leave() {
   fi
 }
 trap leave EXIT
-
-step "peers and cluster"
-PROVIDER="$PROVIDER" hack/cluster/up.sh
-hack/cluster/kms-peers.sh
-# shellcheck disable=SC1091
-source target/cluster/env
-hack/cluster/signing.sh
 
 # Two builds: the tests' own loads and links the libraries of tokens; the one that users get is static and cannot.
 features=pkcs11,piv
@@ -48,6 +43,14 @@ if ! pkg-config --exists libpcsclite 2>/dev/null; then
   wanted="apt-get install -y -q libpcsclite-dev pkg-config"
   $wanted >/dev/null || { apt-get update -q >/dev/null && $wanted >/dev/null; }
 fi
+
+step "peers and cluster, which come up beside the checks"
+{
+  PROVIDER="$PROVIDER" hack/cluster/up.sh
+  hack/cluster/kms-peers.sh
+  hack/cluster/signing.sh
+} &
+rig=$!
 
 step "format, lints, documentation, licences"
 cargo fmt --check -- --config-path hack
@@ -62,19 +65,24 @@ KUBECTL_BUILD_BIN="$(hack/build-static.sh --print)"
 export KUBECTL_BUILD_BIN
 
 step "unit tests"
+cargo test --locked --no-run --lib --test '*' --features "$features" --quiet
 cargo test --locked --lib --features "$features"
 
 step "tests against real peers"
-cargo test --locked --no-run --test '*' --features "$features" --quiet
-# Lanes run at once, since most suites wait more than they work. What needs no node goes on while the test that stops
-# a kubelet, and so takes a node from everyone, runs alone.
+came_up="$rig" rig=
+wait "$came_up"
+# shellcheck disable=SC1091
+source target/cluster/env
+# Lanes run at once, since most suites wait more than they work. What needs no node, and comes last in its lane, goes on
+# while the test that stops a kubelet, and so takes a node from everyone, runs alone.
 alone=with_its_kubelet_stopped_its_silence_is_told
 builds=(main_job cluster)
-waits=(interrupt keyless multiarch)
+waits=(interrupt multiarch)
+first=(keyless)
 others=()
 for suite in integration/*.rs; do
   suite="$(basename "$suite" .rs)"
-  case " ${builds[*]} ${waits[*]} pkcs11 " in *" $suite "*) ;; *) others+=("$suite") ;; esac
+  case " ${builds[*]} ${waits[*]} ${first[*]} pkcs11 " in *" $suite "*) ;; *) others+=("$suite") ;; esac
 done
 suites() { # SUITE...
   # shellcheck disable=SC2086  # CLUSTER_RUN is a command prefix
@@ -84,6 +92,7 @@ suites() { # SUITE...
 # Keys on tokens are for the build that can load their library, which lies beside the tests.
 nodeless() {
   local failed=0
+  suites "${first[@]}" || failed=1
   suites "${others[@]}" || failed=1
   (unset KUBECTL_BUILD_BIN && suites pkcs11) || failed=1
   return $failed
