@@ -13,7 +13,6 @@ fn command(bench: &Bench, builder: &builder::Builder, words: &[&str]) -> Command
         namespace: bench.namespace.name().to_owned(),
         container: builder.container.clone(),
         command: words.iter().map(|word| (*word).to_owned()).collect(),
-        speaks_first: false,
     }
 }
 
@@ -62,8 +61,8 @@ async fn stdin_closes_alone() {
 async fn the_daemon_greets_through_dial_stdio() {
     let bench = Bench::new("greets").await;
     let builder = builder::ensure(&bench.connection, &bench.spec(), "", &bench.events).await.unwrap();
-    let dial = Command { speaks_first: true, ..command(&bench, &builder, &["buildctl", "dial-stdio"]) };
-    let stream = exec::dial(&bench.connection, &dial).await.unwrap();
+    let dial = command(&bench, &builder, &["buildctl", "dial-stdio"]);
+    let stream = exec::converse(&bench.connection, &dial, std::future::ready).await.unwrap();
     let handle = stream.handle();
     assert_eq!(stream.diagnosis().end, None);
     // The daemon dies under it: the stream ends, it does not hang.
@@ -78,13 +77,10 @@ async fn the_daemon_greets_through_dial_stdio() {
         "{end:?}"
     );
 
-    let wrong = Command {
-        speaks_first: true,
-        ..command(&bench, &builder, &["buildctl", "--addr", "unix:///none", "dial-stdio"])
-    };
+    let wrong = command(&bench, &builder, &["buildctl", "--addr", "unix:///none", "dial-stdio"]);
     let next = builder::ensure(&bench.connection, &bench.spec(), "", &bench.events).await.unwrap();
     let wrong = Command { pod: next.pod.name, ..wrong };
-    let error = exec::dial(&bench.connection, &wrong).await.unwrap_err();
+    let error = exec::converse(&bench.connection, &wrong, std::future::ready).await.unwrap_err();
     let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     assert!(matches!(error, DialError::Ended { .. }) && source.contains("/none"), "{error:?}");
 }

@@ -3,7 +3,7 @@
 use super::route::PodContainer;
 use crate::buildkit::{Client, ClientError, DialError, Tls};
 use crate::cluster::builder::{self, Builder, BuilderSpec, PodRef};
-use crate::cluster::exec::{self, Command, ExecEnd, ExecHandle};
+use crate::cluster::exec::{self, Command, ExecEnd, ExecHandle, ExecStream};
 use crate::cluster::watch::{self, Loss, LossKind, PodWatch};
 use crate::cluster::{ClusterError, Connection};
 use crate::event::Events;
@@ -11,7 +11,7 @@ use crate::image::Platform;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a daemon whose pod is ready, and whose tunnel has already spoken, may take to its first answer.
+/// How long a daemon whose pod is ready may take to its first answer.
 const ANSWER: Duration = Duration::from_secs(12);
 
 /// How far the cluster's word on a pod may lag behind the end of its stream: the kubelet looks at containers once
@@ -160,13 +160,16 @@ async fn open_tunnel(connection: &Connection, builder: &Builder) -> Result<Reach
         namespace: builder.namespace.clone(),
         container: builder.container.clone(),
         command: ["buildctl", "dial-stdio"].map(str::to_owned).to_vec(),
-        speaks_first: true,
     };
-    let stream = exec::dial(connection, &command).await?;
-    let handle = stream.handle();
-    let client = Client::over(stream);
-    let name = format!("{} (pod {})", builder.name, builder.pod.name);
-    if let Err(source) = client.wait_ready(ANSWER).await {
+    let ask = |stream: ExecStream| async move {
+        let handle = stream.handle();
+        let client = Client::over(stream);
+        let ready = client.wait_ready(ANSWER).await;
+        (client, handle, ready)
+    };
+    let (client, handle, ready) = exec::converse(connection, &command, ask).await?;
+    if let Err(source) = ready {
+        let name = format!("{} (pod {})", builder.name, builder.pod.name);
         let stderr = Some(handle.diagnosis().stderr).filter(|text| !text.is_empty());
         return Err(ReachError::Mute { builder: name, stderr, source });
     }
@@ -236,7 +239,6 @@ impl Reached {
                 namespace: pod.namespace.clone(),
                 container: self.container.clone(),
                 command: ["which".to_owned(), format!("buildkit-qemu-{}", qemu(architecture))].to_vec(),
-                speaks_first: false,
             };
             match exec::run(connection, &command, ANSWER).await {
                 Ok(output) if !output.stdout.is_empty() => {

@@ -343,7 +343,7 @@ impl Router {
         let cluster = self.cluster().await.map_err(|error| error.about(to))?;
         let PodContainer { pod, namespace, container } = builder.clone();
         let words = ["nc".to_owned(), to.host.to_owned(), to.port.to_string()].to_vec();
-        let command = Command { pod: pod.clone(), namespace, container, command: words, speaks_first: false };
+        let command = Command { pod: pod.clone(), namespace, container, command: words };
         let stream = exec::dial(cluster, &command).await.map_err(|error| {
             let hint = error.hint();
             no_way(format!("{} is not reached through pod `{pod}` of the builder", at(to)), hint)

@@ -15,7 +15,7 @@ mod end;
 mod pump;
 mod queue;
 
-pub use dial::{Command, DialError, Output, dial, forward, run};
+pub use dial::{Command, DialError, Output, converse, dial, forward, run};
 pub use end::{Diagnosis, ExecEnd};
 
 use crate::task::{self, Task};

@@ -176,7 +176,6 @@ pub(super) async fn platforms(connection: &Connection, pod: &str) -> Vec<String>
         namespace: connection.namespace().to_owned(),
         container: CONTAINER.to_owned(),
         command: words.map(str::to_owned).into(),
-        speaks_first: false,
     };
     match exec::run(connection, &command, ASK_TIMEOUT).await {
         Ok(output) => parse_platforms(&output.stdout),

@@ -7,6 +7,7 @@ use crate::cluster::connect::Connection;
 use kube::api::AttachParams;
 use kube::client::UpgradeConnectionError;
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
@@ -14,8 +15,8 @@ use tokio::time::Instant;
 /// How often a dial is tried: 0, 0.5, 1, 2 and 4 s apart, as buildx does.
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The end of the wait for all attempts: the WebSocket, and the first byte of a process that speaks first. A loss
-/// is to be told within 15 s, what becomes known of the pod included.
+/// The end of the wait for all attempts: the WebSocket, and the first byte of a process that writes before it reads. A
+/// loss is to be told within 15 s, what becomes known of the pod included.
 const TIMEOUT: Duration = Duration::from_secs(12);
 
 /// A process to start in a running container.
@@ -29,9 +30,6 @@ pub struct Command {
     pub container: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// The process writes before it reads, as a gRPC server does (its SETTINGS): its first byte shows that it
-    /// runs, and until then a failure is one of dialling, and repeatable.
-    pub speaks_first: bool,
 }
 
 /// Why there is no stream.
@@ -123,6 +121,49 @@ pub async fn dial(connection: &Connection, command: &Command) -> Result<ExecStre
     repeat(&command.pod, |end| attempt_dial(connection, command, end)).await
 }
 
+/// Opens a stream to a process that writes before it reads, as a gRPC server does (its SETTINGS), and speaks over it at
+/// once: what the process is to read is there when it starts. Its first byte shows that it runs; until then a failure
+/// is one of dialling, and whoever `speak`s does so again with the next stream.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn converse<F: Future>(
+    connection: &Connection,
+    command: &Command,
+    speak: impl Fn(ExecStream) -> F,
+) -> Result<F::Output, DialError> {
+    let speak = &speak;
+    repeat(&command.pod, |end| async move {
+        let stream = attempt_dial(connection, command, end).await?;
+        let handle = stream.handle();
+        let (mut speaking, mut spoken) = (pin!(speak(stream)), None);
+        let mut greeting = pin!(tokio::time::timeout_at(end, handle.greeted()));
+        let greeted = loop {
+            tokio::select! {
+                biased;
+                greeted = &mut greeting => break greeted.is_ok(),
+                outcome = &mut speaking, if spoken.is_none() => spoken = Some(outcome),
+            }
+        };
+        let (pod, words) = (command.pod.clone(), command.command.join(" "));
+        let diagnosis = handle.diagnosis();
+        match &diagnosis.end {
+            _ if !greeted => Err(DialError::Mute { pod, command: words }),
+            Some(end) => Err(DialError::Ended {
+                pod,
+                command: words,
+                transient: passes(end),
+                source: Said(diagnosis.to_string()),
+            }),
+            None => Ok(match spoken {
+                Some(outcome) => outcome,
+                None => speaking.await,
+            }),
+        }
+    })
+    .await
+}
+
 /// Opens a stream to a port of a pod. That somebody listens there shows with the first bytes: the stream ends with
 /// [`ExecEnd::Refused`] otherwise.
 ///
@@ -145,9 +186,9 @@ pub async fn forward(
     .await
 }
 
-async fn repeat<F>(pod: &str, mut attempt_once: impl FnMut(Instant) -> F) -> Result<ExecStream, DialError>
+async fn repeat<T, F>(pod: &str, mut attempt_once: impl FnMut(Instant) -> F) -> Result<T, DialError>
 where
-    F: Future<Output = Result<ExecStream, DialError>>,
+    F: Future<Output = Result<T, DialError>>,
 {
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
@@ -170,30 +211,14 @@ async fn attempt_dial(
     command: &Command,
     end: Instant,
 ) -> Result<ExecStream, DialError> {
-    let Command { pod, namespace, container, command: words, .. } = command;
+    let Command { pod, namespace, container, command: words } = command;
     let operation = Operation::one("create", "pods/exec", namespace, pod);
     let parameters = AttachParams::default().container(container).stdin(true).stdout(true).stderr(true);
     let request = kube::core::Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
     let request = request.exec(pod, words, &parameters);
     let socket = connect(connection, pod, operation, request, end).await?;
     let closes = socket.supports_stream_close();
-    let stream = ExecStream::over(socket.into_stream(), closes, Liveness::default());
-    if command.speaks_first {
-        let handle = stream.handle();
-        if tokio::time::timeout_at(end, handle.greeted()).await.is_err() {
-            return Err(DialError::Mute { pod: pod.clone(), command: words.join(" ") });
-        }
-        let diagnosis = stream.diagnosis();
-        if let Some(end) = &diagnosis.end {
-            return Err(DialError::Ended {
-                pod: pod.clone(),
-                command: words.join(" "),
-                transient: passes(end),
-                source: Said(diagnosis.to_string()),
-            });
-        }
-    }
-    Ok(stream)
+    Ok(ExecStream::over(socket.into_stream(), closes, Liveness::default()))
 }
 
 async fn connect(

@@ -7,6 +7,7 @@ use crate::event::Events;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use std::future::Future;
+use std::future::ready;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,13 +55,12 @@ where
     (Connection::connect(&options, &Events::off()).await.unwrap(), task)
 }
 
-fn command(speaks_first: bool) -> Command {
+fn command() -> Command {
     Command {
         pod: "buildkit-0".into(),
         namespace: "ci".into(),
         container: "buildkitd".into(),
         command: vec!["buildctl".into(), "dial-stdio".into()],
-        speaks_first,
     }
 }
 
@@ -95,7 +95,7 @@ async fn stdin_closes_alone_where_the_protocol_can() {
         }
     })
     .await;
-    let mut stream = dial(&connection, &command(false)).await.unwrap();
+    let mut stream = dial(&connection, &command()).await.unwrap();
     stream.write_all(b"hello").await.unwrap();
     stream.shutdown().await.unwrap();
     assert!(stream.write_all(b"more").await.is_err(), "stdin is closed");
@@ -279,11 +279,28 @@ async fn a_passing_failure_of_the_kubelet_is_dialled_again() {
     })
     .await;
     let began = Instant::now();
-    let mut stream = dial(&connection, &command(true)).await.unwrap();
+    let mut stream = converse(&connection, &command(), ready).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(500));
     let mut bytes = [0; 8];
     stream.read_exact(&mut bytes).await.unwrap();
     assert_eq!(&bytes, b"SETTINGS");
+}
+
+#[tokio::test]
+async fn what_is_said_to_a_process_that_still_starts_is_there_when_it_reads() {
+    let (connection, _server) = fake_api_server("v5.channel.k8s.io", |_, mut socket| async move {
+        assert_eq!(socket.next().await.unwrap().unwrap(), frame(0, b"question"), "before any greeting");
+        socket.send(frame(1, b"answer")).await.unwrap();
+        let _until_closed = socket.next().await;
+    })
+    .await;
+    let speak = |mut stream: ExecStream| async move {
+        stream.write_all(b"question").await.unwrap();
+        let mut bytes = [0; 6];
+        stream.read_exact(&mut bytes).await.unwrap();
+        bytes
+    };
+    assert_eq!(&converse(&connection, &command(), speak).await.unwrap(), b"answer");
 }
 
 #[tokio::test]
@@ -296,7 +313,7 @@ async fn a_process_that_does_not_run_is_quoted() {
         let _closed = socket.close(None).await;
     })
     .await;
-    let error = dial(&connection, &command(true)).await.unwrap_err();
+    let error = converse(&connection, &command(), ready).await.unwrap_err();
     assert_eq!(error.to_string(), "`buildctl dial-stdio` does not run in pod `buildkit-0`");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(
@@ -317,7 +334,7 @@ async fn a_proxy_that_swallows_the_upgrade_is_named() {
     });
     let options = ConnectOptions { server: Some(server), ..Default::default() };
     let connection = Connection::connect(&options, &Events::off()).await.unwrap();
-    let error = dial(&connection, &command(true)).await.unwrap_err();
+    let error = converse(&connection, &command(), ready).await.unwrap_err();
     assert!(matches!(error, DialError::Upgrade { .. }), "{error:?}");
 }
 
@@ -329,7 +346,7 @@ async fn a_short_command_leaves_its_output() {
         let _closed = socket.close(None).await;
     })
     .await;
-    let output = run(&connection, &command(false), Duration::from_secs(5)).await.unwrap();
+    let output = run(&connection, &command(), Duration::from_secs(5)).await.unwrap();
     assert_eq!(output.stdout, b"[]");
     assert!(output.diagnosis.end.unwrap().is_success());
 }
