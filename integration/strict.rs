@@ -6,6 +6,8 @@ mod build;
 #[path = "support/buildkitd.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]
 mod buildkitd;
+#[path = "support/fake_front.rs"]
+mod fake_front;
 #[path = "strict/index.rs"]
 mod index;
 #[path = "strict/rules.rs"]

@@ -43,7 +43,7 @@ mod verify;
 mod witness;
 
 pub use advice::{CosignLine, RegistryAccess, SignedBy, VerifyLines, verify_lines};
-pub use attest::SignedAttestation;
+pub use attest::{Attested, Content as AttestedContent, SignedAttestation, attested};
 pub use error::SignError;
 pub use evidence::{
     Annotated, Certified, Content, Evidence, KeySigner, Material, Signer, SignerError, Verifier,
@@ -176,6 +176,8 @@ pub struct SignRequest {
     pub docker_media_types: bool,
     /// What the builder attested of the image is signed too, as statements about it under these tags.
     pub attested_as: Option<Vec<Reference>>,
+    /// What the builder attested, if it is known already; else the registry is asked.
+    pub attested: Option<Attested>,
 }
 
 /// How images are signed, whatever they are and whoever does it.
@@ -207,6 +209,7 @@ impl SignOptions {
             identity,
             docker_media_types,
             attested_as: None,
+            attested: None,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Builds by a real buildkitd, pushed, signed and attested.
 
 use crate::buildkitd::{Buildkitd, peer};
-use crate::strict_registry::{Access, Fault, Referrers, StrictRegistry, Switches};
+use crate::fake_front;
+use crate::strict_registry::{Access, Fault, Referrers, Seen, StrictRegistry, Switches};
 use crate::{Home, Said, until};
 use rstest::rstest;
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,6 +19,8 @@ const NEVER: Duration = Duration::from_secs(300);
 struct Bench {
     home: Home,
     daemon: Buildkitd,
+    /// The daemon's, or that of somebody in front of it.
+    socket: PathBuf,
     registry: StrictRegistry,
 }
 
@@ -26,11 +29,12 @@ impl Bench {
         let home = Home::new();
         fs::create_dir(home.path().join("ctx")).expect("a folder");
         fs::write(home.path().join("ctx/Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").expect("a file");
-        Self { home, daemon: Buildkitd::start(), registry: StrictRegistry::start(switches) }
+        let daemon = Buildkitd::start();
+        Self { home, socket: daemon.socket(), daemon, registry: StrictRegistry::start(switches) }
     }
 
     fn address(&self) -> String {
-        format!("unix://{}", self.daemon.socket().display())
+        format!("unix://{}", self.socket.display())
     }
 
     /// Returns the arguments that build for two platforms and push as `1` to these repositories.
@@ -89,12 +93,58 @@ fn a_build_is_pushed_signed_and_attested(#[case] switches: Switches) {
     }
     bench.build(&["team/app"], &SIGNED).ok();
     registry.switches().slow = None;
+    let attested = |call: &Seen| {
+        call.method == "GET" && attestations(registry).iter().any(|it| call.target.ends_with(it))
+    };
+    let seen = registry.take_seen();
+    assert!(!seen.iter().any(attested), "the builder has it: {seen:?}");
     home.verifies(registry, "team/app", "one.pem", &[]);
     let tags = registry.tags("team/app");
     assert!(tags.values().all(|writes| *writes == 1), "each tag is written once: {tags:?}");
     assert_eq!(registry.breaches(), [""; 0]);
-    let strayed = registry.take_seen().into_iter().filter(|seen| seen.host == registry.storage());
+    let strayed = seen.into_iter().chain(registry.take_seen()).filter(|seen| seen.host == registry.storage());
     assert!(strayed.into_iter().all(|seen| seen.authorization.is_none()));
+}
+
+/// Returns the digests of BuildKit's attestation manifests of an image of ours, and of the statements in them.
+fn attestations(registry: &StrictRegistry) -> Vec<String> {
+    let index = registry.json("team/app", "1");
+    let entries = index["manifests"].as_array().expect("entries").iter();
+    let of = entries.filter(|entry| entry["platform"]["os"] == "unknown").flat_map(|entry| {
+        let digest = entry["digest"].as_str().expect("a digest").to_owned();
+        let manifest = registry.json("team/app", &digest);
+        let layers = manifest["layers"].as_array().expect("layers").clone();
+        let statements =
+            layers.into_iter().map(|layer| layer["digest"].as_str().expect("a digest").to_owned());
+        std::iter::once(digest).chain(statements)
+    });
+    let of: Vec<_> = of.collect();
+    assert_eq!(of.len(), 4, "a manifest and a statement for each platform");
+    of
+}
+
+/// An old daemon has no content service, and one that is short of room may have dropped what it exported.
+#[rstest]
+#[case::unknown("12")]
+#[case::not_found("5")]
+#[ignore = "needs buildkitd"]
+fn what_the_builder_does_not_give_is_read_from_the_registry(#[case] status: &'static str) {
+    let mut bench = Bench::new(Switches::default());
+    bench.socket = bench.home.path().join("front.sock");
+    let content = "/containerd.services.content.v1.Content/";
+    let _front = fake_front::refusing(&bench.socket, bench.daemon.socket(), content, status);
+    bench.build(&["team/app", "team/too"], &SIGNED).ok();
+    let Bench { home, registry, .. } = &bench;
+    for path in ["team/app", "team/too"] {
+        home.verifies(registry, path, "one.pem", &[]);
+    }
+    let seen = registry.take_seen();
+    for digest in attestations(registry) {
+        let of = |call: &&Seen| {
+            call.method == "GET" && call.target.starts_with("/v2/team/app/") && call.target.ends_with(&digest)
+        };
+        assert_eq!(seen.iter().filter(of).count(), 1, "{digest}");
+    }
 }
 
 #[test]

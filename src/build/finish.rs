@@ -7,7 +7,7 @@ use super::outcome::Unfinished;
 use super::store::RegistryStore;
 use crate::event::Events;
 use crate::registry::{self, Descriptor, Kind, Reference, RegistryError, Repository};
-use crate::sign::{self, Formats, SignError, SignOptions, SignReport, SignRequest, Signer};
+use crate::sign::{self, Attested, Formats, SignError, SignOptions, SignReport, SignRequest, Signer};
 use crate::task::{Cancel, Cause};
 
 /// What is finished.
@@ -28,6 +28,8 @@ pub struct Finish<'a> {
     pub tags: Vec<Reference>,
     /// What the builder attested is signed, too.
     pub attest: bool,
+    /// It was read from the builder, else it is from each repository.
+    pub attested: Option<Attested>,
 }
 
 /// What was signed, by repository.
@@ -95,6 +97,7 @@ impl Finish<'_> {
             let tags = self.tags.iter().filter(|tag| tag.repository == *repository);
             let request = SignRequest {
                 attested_as: self.attest.then(|| tags.cloned().collect()),
+                attested: self.attested.clone(),
                 ..self.options.request(repository.clone(), self.image.clone(), self.formats)
             };
             let report = sign::sign_image(&store, self.signers, &request, events).await?;

@@ -1,5 +1,6 @@
 //! One builder's part of a build: reached, asked, solved.
 
+use super::content;
 use super::credentials::RegistryCredentials;
 use super::error::BuildError;
 use super::placement::{Group, How, Unplaced};
@@ -13,12 +14,15 @@ use crate::buildkit::Lost;
 use crate::buildkit::solve::{self, Exporter, Pushing, SolveError, SolveRequest};
 use crate::event::Events;
 use crate::image::Platform;
-use crate::registry;
 use crate::registry::credentials::Resolver;
+use crate::registry::{self, Descriptor};
 use crate::session::auth::Auth;
 use crate::session::filesync::{self, FileSync, LocalDir};
 use crate::session::{Attachable, Session, SessionError, SessionOptions};
+use crate::sign::Attested;
 use crate::task::Cancel;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +65,8 @@ pub(super) struct Common<'a> {
     pub(super) leave: watch::Receiver<bool>,
     /// Several builders build at once.
     pub(super) joined: bool,
+    /// What the builders attest will be signed.
+    pub(super) sign_attested: bool,
 }
 
 /// What a part brought about.
@@ -69,6 +75,20 @@ pub(super) struct Solved {
     pub(super) reached: Reached,
     /// The build's id at this daemon.
     pub(super) reference: String,
+    /// What it attested, where that is to be signed and it could be had from here.
+    pub(super) attested: Option<Attested>,
+}
+
+impl Solved {
+    /// Returns the image's descriptor as the exporter replied it.
+    pub(super) fn image(&self) -> Option<Descriptor> {
+        image(&self.response)
+    }
+}
+
+fn image(response: &BTreeMap<String, String>) -> Option<Descriptor> {
+    let text = response.get("containerimage.descriptor")?;
+    serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
 }
 
 /// Runs one part: reaches the builder, or makes it once that is allowed, and solves there.
@@ -112,11 +132,19 @@ pub(super) async fn run(
     let reference = solve::random_reference();
     let solving = solve_with_session(common, plan, &mut reached, (&reference, events, cancel));
     let mut response = solving.await?;
-    if request.provenance_wanted {
-        let recorded = record::provenance(&reached.client, &reference, events);
-        response.extend(cancel.guard(recorded).await.map_err(BuildError::Interrupted)?);
-    }
-    Ok(Solved { response, reached, reference })
+    let image = image(&response);
+    let recorded = async {
+        match request.provenance_wanted {
+            true => record::provenance(&reached.client, &reference, events).await,
+            false => BTreeMap::new(),
+        }
+    };
+    let attested =
+        async { content::attested(&reached.client, image.as_ref().filter(|_| common.sign_attested)?).await };
+    let after = cancel.guard(async { tokio::join!(recorded, attested) }).await;
+    let (recorded, attested) = after.map_err(BuildError::Interrupted)?;
+    response.extend(recorded);
+    Ok(Solved { response, reached, reference, attested })
 }
 
 async fn solve_with_session(
@@ -229,4 +257,21 @@ fn shared_key(request: &BuildRequest) -> String {
     key.push(0);
     key.extend_from_slice(context.as_os_str().as_bytes());
     registry::Digest::of(&key).hex()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptor_comes_from_the_reply() {
+        let digest = registry::Digest::of(b"x");
+        let json = format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":7,"annotations":{{"a":"b"}}}}"#
+        );
+        let response = BTreeMap::from([("containerimage.descriptor".to_owned(), STANDARD.encode(json))]);
+        let descriptor = image(&response).expect("a descriptor");
+        assert_eq!((descriptor.digest, descriptor.size), (digest, 7));
+        assert!(image(&BTreeMap::new()).is_none());
+    }
 }

@@ -15,10 +15,8 @@ use super::signing::{Ready, Signing};
 use crate::event::Events;
 use crate::registry::credentials::Resolver;
 use crate::registry::{self, Descriptor};
+use crate::sign::Attested;
 use crate::task::{Cancel, Cause};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -52,6 +50,8 @@ pub async fn run(
     let repositories = request.repositories();
     let joined = sites.len() > 1;
     let delivery = plan::delivery(request, signing.is_some(), joined);
+    let attest = !request.attests.is_empty();
+    let sign_attested = attest && signing.is_some();
 
     // The builder is reached, and the solve begun, while keys and registries are checked: the daemon gets nothing to
     // build before they are. A builder that isn't there is made after, or before those registries are checked that are
@@ -90,6 +90,7 @@ pub async fn run(
         make,
         leave,
         joined,
+        sign_attested,
     };
     let (Ready { signers, formats }, solved) =
         tokio::try_join!(checked, parts(&common, &sites, events, cancel))?;
@@ -107,13 +108,13 @@ pub async fn run(
         pod: part.reached.pod.as_ref().map(|pod| pod.name.clone()),
         reference: part.reference.clone(),
         platforms: site.group.as_ref().map(Group::names).unwrap_or_default(),
-        digest: descriptor(&part.response).map(|made| made.digest),
+        digest: part.image().map(|made| made.digest),
     });
     let mut outcome = BuildOutcome { response, builds: builds.collect(), ..BuildOutcome::default() };
     if delivery == Delivery::Cache {
         return Ok(outcome);
     }
-    let pushed: Option<Vec<Descriptor>> = solved.iter().map(|part| descriptor(&part.response)).collect();
+    let pushed: Option<Vec<Descriptor>> = solved.iter().map(Solved::image).collect();
     let pushed = pushed.ok_or(BuildError::NoDigest)?;
     let image = match &pushed[..] {
         [only] => only.clone(),
@@ -135,7 +136,6 @@ pub async fn run(
     outcome.image = Some(image.clone());
     if let Delivery::ByDigest(repositories) = delivery {
         let tags = request.tags.clone();
-        let attest = !request.attests.is_empty();
         if !signers.is_empty() {
             // Somebody who is killed from here on says nothing any more.
             let step = events.step("pushed", format!("the image is pushed as {}", image.digest));
@@ -162,6 +162,11 @@ pub async fn run(
             repositories,
             tags,
             attest,
+            attested: solved
+                .iter()
+                .map(|part| part.attested.clone())
+                .collect::<Option<Vec<_>>>()
+                .map(Attested::join),
         };
         let signed = finish.run(events, cancel).await;
         outcome.signed = signed.map_err(|(error, unfinished)| BuildError::Unfinished {
@@ -209,28 +214,5 @@ async fn parts(
         (Some(cause), Some(_)) => Err(BuildError::Interrupted(cause)),
         (None, Some(error)) => Err(error),
         (_, None) => Ok(ended.into_iter().flatten().collect()),
-    }
-}
-
-/// Reads the image's descriptor from the exporter's reply.
-fn descriptor(response: &BTreeMap<String, String>) -> Option<Descriptor> {
-    let text = response.get("containerimage.descriptor")?;
-    serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_descriptor_comes_from_the_reply() {
-        let digest = registry::Digest::of(b"x");
-        let json = format!(
-            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":7,"annotations":{{"a":"b"}}}}"#
-        );
-        let response = BTreeMap::from([("containerimage.descriptor".to_owned(), STANDARD.encode(json))]);
-        let descriptor = descriptor(&response).expect("a descriptor");
-        assert_eq!((descriptor.digest, descriptor.size), (digest, 7));
-        assert!(super::descriptor(&BTreeMap::new()).is_none());
     }
 }

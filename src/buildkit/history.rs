@@ -1,4 +1,4 @@
-//! What the daemon remembers of a build that has ended.
+//! What the daemon remembers of a build that has ended, and the content that it keeps.
 
 use super::client::{CALL_LIMIT, ClientError, refused};
 use super::failure::Class;
@@ -31,6 +31,20 @@ impl Client {
         }
     }
 
+    /// Returns content that the daemon keeps, of at most `limit` bytes, as it gives it: whether it has this digest is
+    /// for the caller to find out.
+    ///
+    /// # Errors
+    /// The stream is gone, the daemon refuses (an old one knows no such call), or it takes more than 30 s.
+    pub async fn content(&self, digest: &str, limit: usize) -> Result<Vec<u8>, ClientError> {
+        let status = match tokio::time::timeout(CALL_LIMIT, self.read(digest, limit)).await {
+            Ok(Ok(bytes)) => return Ok(bytes),
+            Ok(Err(status)) => status,
+            Err(_) => return Err(Lost::Silent(CALL_LIMIT).into()),
+        };
+        Err(refused("Read", self.answered(&status)?))
+    }
+
     async fn recorded(&self, reference: &str) -> Result<BTreeMap<String, Vec<u8>>, Status> {
         let request = BuildHistoryRequest { r#ref: reference.to_owned(), early_exit: true };
         let mut events = self.control().listen_build_history(request).await?.into_inner();
@@ -40,22 +54,21 @@ impl Client {
             let one = record.result.map(|result| (String::new(), result));
             for (platform, result) in one.into_iter().chain(record.results) {
                 if let Some(provenance) = provenance_of(&result) {
-                    found.insert(platform, self.content(provenance).await?);
+                    found.insert(platform, self.read(&provenance.digest, MESSAGE_LIMIT).await?);
                 }
             }
         }
         Ok(found)
     }
 
-    /// Reads content that the daemon keeps.
-    async fn content(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Status> {
-        let request = ReadContentRequest { digest: descriptor.digest.clone() };
+    async fn read(&self, digest: &str, limit: usize) -> Result<Vec<u8>, Status> {
+        let request = ReadContentRequest { digest: digest.to_owned() };
         let mut pieces = self.content.clone().read(request).await?.into_inner();
         let mut bytes = Vec::new();
         while let Some(piece) = pieces.message().await? {
             bytes.extend_from_slice(&piece.data);
-            if bytes.len() > MESSAGE_LIMIT {
-                return Err(Status::out_of_range(format!("{} is too large", descriptor.digest)));
+            if bytes.len() > limit {
+                return Err(Status::out_of_range(format!("{digest} is too large")));
             }
         }
         Ok(bytes)

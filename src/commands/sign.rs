@@ -99,6 +99,7 @@ pub(super) async fn run(
             repositories: repositories.clone(),
             tags: tags.clone(),
             attest: attestations,
+            attested: None,
         };
         let signed = finish.run(&shown.events, &cancel).await;
         let signed = signed.map_err(|(error, unfinished)| Failure::unfinished(error, &unfinished, &flags))?;

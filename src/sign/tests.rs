@@ -169,6 +169,7 @@ fn request() -> SignRequest {
         identity: None,
         docker_media_types: false,
         attested_as: None,
+        attested: None,
     }
 }
 

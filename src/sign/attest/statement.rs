@@ -1,10 +1,11 @@
 //! BuildKit's statements, found from an index, and ours with the same predicate.
 
+use super::Content;
 use crate::registry::{Descriptor, Digest, Reference, Repository};
 use crate::sign::bundle;
 use crate::sign::error::SignError;
 use crate::sign::scope::is_index;
-use crate::sign::store::Store;
+use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 const STATEMENTS_MAX: usize = 64;
 
 /// A statement as BuildKit wrote it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Original {
     /// The platform's image that it is about.
     pub(super) image: Descriptor,
@@ -61,49 +62,61 @@ struct SubjectJson {
 }
 
 /// Returns the statements that an index carries, in its order.
-pub(super) async fn collect(
-    store: &dyn Store,
-    at: &Repository,
-    root: &Descriptor,
-) -> Result<Vec<Original>, SignError> {
+pub(super) async fn collect(content: &dyn Content, root: &Descriptor) -> Result<Vec<Original>, SignError> {
     if !is_index(root) {
         return Ok(Vec::new());
     }
-    let index: IndexJson = manifest(store, at, &root.digest).await?;
-    let mut originals = Vec::new();
+    let index: IndexJson = manifest(content, &root.digest).await?;
+    let mut found = Vec::new();
     for entry in &index.manifests {
         if entry.annotations.get(KIND).is_none_or(|kind| kind != ATTESTATION) {
             continue;
         }
-        let refuse = |reason: &'static str| SignError::Attestation { attestation: entry.digest, reason };
         let about = entry.annotations.get(ABOUT).and_then(|text| text.parse::<Digest>().ok());
         let image = index.manifests.iter().find(|image| Some(image.digest) == about);
-        let image = image.ok_or_else(|| refuse("it is about no image of this index"))?;
-        let ManifestJson { layers } = manifest(store, at, &entry.digest).await?;
-        for layer in layers.iter().filter(|layer| layer.media_type == bundle::STATEMENT) {
-            if originals.len() == STATEMENTS_MAX {
-                return Err(refuse("there are more of them than anybody makes"));
-            }
-            let blob = store.get_blob(at, &layer.digest, STATEMENT_LIMIT).await?;
-            if Digest::of(&blob) != layer.digest {
-                return Err(refuse("its content has another digest"));
-            }
-            let said = layer.annotations.get(PREDICATE_TYPE).map(String::as_str);
-            originals.push(read(&blob, said, image).map_err(refuse)?);
-        }
+        found.push((
+            entry.digest,
+            image.ok_or_else(refuse(entry.digest, "it is about no image of this index"))?,
+        ));
     }
-    Ok(originals)
+    few(root, found.len())?;
+    let manifests = found.iter().map(|(digest, _)| manifest::<ManifestJson>(content, digest));
+    let layers = try_join_all(manifests).await?.into_iter().zip(&found).flat_map(|(manifest, of)| {
+        let statements = manifest.layers.into_iter().filter(|layer| layer.media_type == bundle::STATEMENT);
+        statements.map(move |layer| (layer, of))
+    });
+    let layers: Vec<_> = layers.collect();
+    few(root, layers.len())?;
+    let read = layers.iter().map(async |(layer, (attestation, image))| {
+        let blob = content.blob(&layer.digest, STATEMENT_LIMIT).await?;
+        let said = layer.annotations.get(PREDICATE_TYPE).map(String::as_str);
+        let original = checked(&blob, &layer.digest).and_then(|()| read(&blob, said, image));
+        original.map_err(|reason| refuse(*attestation, reason)())
+    });
+    try_join_all(read).await
+}
+
+fn refuse(attestation: Digest, reason: &'static str) -> impl FnOnce() -> SignError {
+    move || SignError::Attestation { attestation, reason }
+}
+
+fn few(root: &Descriptor, found: usize) -> Result<(), SignError> {
+    let few = found <= STATEMENTS_MAX;
+    few.then_some(()).ok_or_else(refuse(root.digest, "there are more of them than anybody makes"))
 }
 
 async fn manifest<T: serde::de::DeserializeOwned>(
-    store: &dyn Store,
-    at: &Repository,
+    content: &dyn Content,
     digest: &Digest,
 ) -> Result<T, SignError> {
-    let refuse = |reason: &'static str| SignError::Attestation { attestation: *digest, reason };
-    let found = store.get_manifest(at, &digest.to_string()).await?;
-    let found = found.ok_or_else(|| refuse("it is not in the registry any more"))?;
-    serde_json::from_slice(&found.bytes).map_err(|_| refuse("it is no valid JSON"))
+    let bytes = content.manifest(digest).await?;
+    let parsed = checked(&bytes, digest)
+        .and_then(|()| serde_json::from_slice(&bytes).map_err(|_| "it is no valid JSON"));
+    parsed.map_err(|reason| refuse(*digest, reason)())
+}
+
+fn checked(bytes: &[u8], digest: &Digest) -> Result<(), &'static str> {
+    (Digest::of(bytes) == *digest).then_some(()).ok_or("its content has another digest")
 }
 
 /// Reads a statement, and whether it is about the image that carries it.
