@@ -28,6 +28,7 @@ pub use error::BuildError;
 pub use join::JoinError;
 pub use outcome::{BuildOutcome, Unfinished};
 pub use part::Site;
+pub use record::Detail;
 pub use request::BuildRequest;
 pub use run::{Deps, run};
 pub use sites::{SitesError, sites};

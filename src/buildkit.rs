@@ -19,11 +19,13 @@ mod silence;
 pub mod solve;
 mod status;
 mod translate;
+mod warnings;
 
 pub use client::{Client, ClientError, Worker};
 pub use dial::{Address, DialError, Tls};
 pub use excerpt::{ExcerptLine, LineRange, Source};
 pub use link::Lost;
+pub use warnings::Warnings;
 
 /// The largest gRPC message and the largest header list, both ways, in bytes: what buildkitd itself allows.
 ///

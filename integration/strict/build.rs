@@ -5,7 +5,8 @@ use crate::fake_front;
 use crate::strict_registry::{Access, Fault, Referrers, Seen, StrictRegistry, Switches};
 use crate::{Home, Said, until};
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -52,6 +53,22 @@ impl Bench {
     fn build(&self, paths: &[&str], more: &[&str]) -> Said {
         let arguments = self.arguments(paths, more);
         self.home.run("kubectl-build", &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn buildx(&self, arguments: &[&str]) {
+        self.buildx_with(arguments, &[]);
+    }
+
+    fn buildx_with(&self, arguments: &[&str], variables: &[(&str, &str)]) {
+        let mut command = Command::new(peer("buildx"));
+        command.args(arguments).current_dir(self.home.path()).env_clear().env("HOME", self.home.path());
+        command.env("PATH", "/usr/bin:/bin").envs(variables.iter().copied());
+        let output = command.output().expect("buildx runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.home.path().join(name)).expect("a file")).expect("JSON")
     }
 
     /// Starts the same as a process that may be killed, its words going to a file.
@@ -161,6 +178,26 @@ fn each_repository_has_credentials_of_its_own() {
     }
 }
 
+#[test]
+#[ignore = "needs buildkitd"]
+fn a_platform_keeps_the_version_and_features_that_it_was_asked_with() {
+    let bench = Bench::new(Switches::default());
+    bench.build(&["team/app"], &["--platform", "windows(10.0.17763+win32k)/x86_64"]).ok();
+    let index = bench.registry.json("team/app", "1");
+    let platforms = index["manifests"].as_array().expect("entries").iter().map(|entry| &entry["platform"]);
+    let windows = json!({
+        "os": "windows", "architecture": "amd64", "os.version": "10.0.17763", "os.features": ["win32k"],
+    });
+    let platforms: Vec<_> = platforms.collect();
+    assert!(platforms.len() == 3 && platforms[2] == &windows, "{index:#}");
+    let refused = bench.build(&["team/app"], &["--platform", "windows(10/amd64"]);
+    assert!(
+        refused.code == Some(2) && refused.stderr.contains("(10.0.17763+win32k)/amd64"),
+        "{}",
+        refused.stderr
+    );
+}
+
 /// The moments at which it is killed: the method, what the path holds, which of these calls is held up for it, and what
 /// has happened by then.
 const MOMENTS: [(&str, usize, &str); 4] = [
@@ -244,21 +281,13 @@ fn killed_at_any_moment_no_tag_points_at_something_unsigned_and_the_job_can_be_f
 fn the_metadata_file_says_what_buildx_says() {
     let bench = Bench::new(Switches::default());
     let Bench { home, registry, .. } = &bench;
-    let read = |name: &str| -> Value {
-        serde_json::from_slice(&fs::read(home.path().join(name)).expect("a file")).expect("JSON")
-    };
+    let read = |name| bench.json(name);
     bench.build(&["team/app"], &["--metadata-file", "ours.json", "--iidfile", "iid"]).ok();
-    let buildx = |arguments: &[&str]| {
-        let mut command = Command::new(peer("buildx"));
-        command.args(arguments).current_dir(home.path()).env_clear().env("HOME", home.path());
-        let output = command.env("PATH", "/usr/bin:/bin").output().expect("buildx runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    buildx(&["create", "--name", "theirs", "--driver", "remote", &bench.address()]);
+    bench.buildx(&["create", "--name", "theirs", "--driver", "remote", &bench.address()]);
     let tag = format!("{}/team/theirs:1", registry.host());
     let build =
         ["build", "--builder", "theirs", "--push", "-t", &tag, "--provenance=false", "--metadata-file"];
-    buildx(&[&build[..], &["theirs.json", "--platform", "linux/amd64,linux/arm64", "ctx"]].concat());
+    bench.buildx(&[&build[..], &["theirs.json", "--platform", "linux/amd64,linux/arm64", "ctx"]].concat());
     let (ours, theirs) = (read("ours.json"), read("theirs.json"));
     for key in ["containerimage.digest", "containerimage.descriptor"] {
         assert_eq!(ours[key], theirs[key], "{key}: {ours:#} {theirs:#}");
@@ -268,13 +297,6 @@ fn the_metadata_file_says_what_buildx_says() {
     assert_eq!(theirs["image.name"], tag);
     let parts = |metadata: &Value| metadata["buildx.build.ref"].as_str().expect("a text").split('/').count();
     assert_eq!((parts(&ours), parts(&theirs)), (3, 3));
-    let keys = |metadata: &Value| -> Vec<String> {
-        let keys = metadata.as_object().expect("a map").keys().cloned();
-        keys.filter(|key| key != "kubectl-build")
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
-            .collect()
-    };
     assert_eq!(keys(&ours), keys(&theirs));
     for platform in ["linux/amd64", "linux/arm64"] {
         let of = |metadata: &Value| metadata[format!("buildx.build.provenance/{platform}")].clone();
@@ -285,4 +307,64 @@ fn the_metadata_file_says_what_buildx_says() {
             assert_eq!(ours["invocation"][part], theirs["invocation"][part]);
         }
     }
+}
+
+/// Returns the keys of an object but ours, in order.
+fn keys(object: &Value) -> Vec<&str> {
+    let keys = object.as_object().expect("a map").keys().map(String::as_str);
+    keys.filter(|key| *key != "kubectl-build").collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Returns the warnings without their steps, whose digests depend on the client; buildx has them in any order.
+fn warnings_of(metadata: &Value) -> Vec<Value> {
+    let mut warnings = metadata["buildx.build.warnings"].as_array().cloned().unwrap_or_default();
+    for warning in &mut warnings {
+        assert!(warning["vertex"].take().as_str().is_some_and(|digest| digest.starts_with("sha256:")));
+    }
+    warnings.sort_by_key(|warning| warning["short"].to_string());
+    warnings
+}
+
+#[rstest]
+#[case::all_and_warnings("max", "1")]
+#[case::neither("disabled", "false")]
+#[ignore = "needs buildkitd"]
+fn the_metadata_file_says_as_much_as_buildx_is_told_to(#[case] provenance: &str, #[case] warnings: &str) {
+    let bench = Bench::new(Switches::default());
+    fs::write(bench.home.path().join("ctx/Dockerfile"), "FROM scratch as IT\nCOPY Dockerfile /\n")
+        .expect("a file");
+    let variables = [("BUILDX_METADATA_PROVENANCE", provenance), ("BUILDX_METADATA_WARNINGS", warnings)];
+    bench.buildx(&["create", "--name", "theirs", "--driver", "remote", &bench.address()]);
+    for version in ["version=v0.2", "version=v1"] {
+        let asked = format!("--provenance={version},builder-id=b");
+        let common = [&asked, "ctx", "--metadata-file"];
+        let address = bench.address();
+        let ours = [&["--builder", &address][..], &common, &["ours.json"]].concat();
+        Said::of(&bench.home.command("kubectl-build", &ours).envs(variables).output().expect("it runs")).ok();
+        let theirs =
+            [&["build", "--builder", "theirs", "--output", "type=image"][..], &common, &["theirs.json"]];
+        bench.buildx_with(&theirs.concat(), &variables);
+        let (ours, theirs) = (bench.json("ours.json"), bench.json("theirs.json"));
+        assert_eq!(keys(&ours), keys(&theirs));
+        assert_eq!(warnings_of(&ours), warnings_of(&theirs));
+        if provenance == "max" {
+            assert_eq!(warnings_of(&ours).len(), 2, "{ours:#}");
+            let (ours, theirs) = (&ours["buildx.build.provenance"], &theirs["buildx.build.provenance"]);
+            assert_eq!(keys(ours), keys(theirs));
+            assert_eq!(keys(&ours["metadata"]), keys(&theirs["metadata"]));
+            for part in ["completeness", "reproducible"] {
+                assert_eq!(ours["metadata"][part], theirs["metadata"][part]);
+            }
+            let steps = |of: &Value| of["buildConfig"]["llbDefinition"].clone();
+            assert_eq!(steps(ours), steps(theirs));
+        }
+    }
+    let mut command =
+        bench.home.command("kubectl-build", &["--builder", "unix:///x", "--metadata-file", "m", "ctx"]);
+    let refused = Said::of(&command.env("BUILDX_METADATA_PROVENANCE", "all").output().expect("it runs"));
+    assert!(
+        refused.code == Some(2) && refused.stderr.contains("min, max and disabled"),
+        "{}",
+        refused.stderr
+    );
 }

@@ -2,6 +2,7 @@
 
 use crate::registry::{Descriptor, Digest, Reference, Repository};
 use crate::sign::{Formats, SignReport, Signer};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// A finished build.
@@ -19,6 +20,8 @@ pub struct BuildOutcome {
     pub formats: Formats,
     /// The exporter's reply, as it came; nothing where several builders each had one.
     pub response: BTreeMap<String, String>,
+    /// What the builds were warned of, as BuildKit's client tells it.
+    pub warnings: Vec<Value>,
     /// The builds, one for each builder that took part.
     pub builds: Vec<Builds>,
 }

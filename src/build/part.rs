@@ -10,8 +10,8 @@ use super::record;
 use super::request::BuildRequest;
 use super::route::Router;
 use super::settle::settle;
-use crate::buildkit::Lost;
 use crate::buildkit::solve::{self, Exporter, Pushing, SolveError, SolveRequest};
+use crate::buildkit::{Lost, Warnings};
 use crate::event::Events;
 use crate::image::Platform;
 use crate::registry::credentials::Resolver;
@@ -77,6 +77,8 @@ pub(super) struct Solved {
     pub(super) reference: String,
     /// What it attested, where that is to be signed and it could be had from here.
     pub(super) attested: Option<Attested>,
+    /// What it was warned of.
+    pub(super) warnings: Warnings,
 }
 
 impl Solved {
@@ -130,13 +132,14 @@ pub(super) async fn run(
     let share = Share { platforms: &platforms, joined: common.joined, builder_id: &builder_id };
     let plan = plan::plan(request, share, common.delivery);
     let reference = solve::random_reference();
-    let solving = solve_with_session(common, plan, &mut reached, (&reference, events, cancel));
+    let warnings = Warnings::default();
+    let solving = solve_with_session(common, plan, &mut reached, (&reference, &warnings, events, cancel));
     let mut response = solving.await?;
     let image = image(&response);
     let recorded = async {
-        match request.provenance_wanted {
-            true => record::provenance(&reached.client, &reference, events).await,
-            false => BTreeMap::new(),
+        match request.recorded {
+            Some(detail) => record::provenance(&reached.client, &reference, detail, events).await,
+            None => BTreeMap::new(),
         }
     };
     let attested =
@@ -144,14 +147,14 @@ pub(super) async fn run(
     let after = cancel.guard(async { tokio::join!(recorded, attested) }).await;
     let (recorded, attested) = after.map_err(BuildError::Interrupted)?;
     response.extend(recorded);
-    Ok(Solved { response, reached, reference, attested })
+    Ok(Solved { response, reached, reference, attested, warnings })
 }
 
 async fn solve_with_session(
     Common { request, client, resolver, leave, .. }: &Common<'_>,
     plan: SolvePlan,
     reached: &mut Reached,
-    (reference, events, cancel): (&str, &Events, &Cancel),
+    (reference, warnings, events, cancel): (&str, &Warnings, &Events, &Cancel),
 ) -> Result<BTreeMap<String, String>, BuildError> {
     let locals = vec![
         LocalDir { name: plan::CONTEXT.to_owned(), root: request.context.clone() },
@@ -175,6 +178,7 @@ async fn solve_with_session(
         exporters: plan.exporters.into_iter().map(|(kind, attrs)| Exporter { kind, attrs }).collect(),
         entitlements: plan.entitlements,
         pushing: pushing.clone(),
+        warnings: warnings.clone(),
     };
     let daemon = reached.client.clone();
     let solving = solve::solve(&daemon, solve_request, events, cancel);

@@ -1,5 +1,6 @@
 //! What the user wants built: plain values, already validated.
 
+use super::record::Detail;
 use crate::image::{Annotation, Platform};
 use crate::registry::{Reference, Repository};
 use crate::sign::SignOptions;
@@ -40,8 +41,10 @@ pub struct BuildRequest {
     pub insecure_hosts: Vec<String>,
     /// The digest is wanted even if nothing is pushed.
     pub digest_wanted: bool,
-    /// The provenance that the daemons record of each build is wanted.
-    pub provenance_wanted: bool,
+    /// How much is wanted of the provenance that the daemons record of each build.
+    pub recorded: Option<Detail>,
+    /// The warnings of the builds are wanted, beside their progress.
+    pub warnings_wanted: bool,
 }
 
 impl BuildRequest {

@@ -110,7 +110,15 @@ pub async fn run(
         platforms: site.group.as_ref().map(Group::names).unwrap_or_default(),
         digest: part.image().map(|made| made.digest),
     });
-    let mut outcome = BuildOutcome { response, builds: builds.collect(), ..BuildOutcome::default() };
+    let mut warnings = Vec::new();
+    for warning in solved.iter().filter(|_| request.warnings_wanted).flat_map(|part| part.warnings.so_far()) {
+        // Builders read the same Dockerfile.
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+    let mut outcome =
+        BuildOutcome { warnings, response, builds: builds.collect(), ..BuildOutcome::default() };
     if delivery == Delivery::Cache {
         return Ok(outcome);
     }

@@ -6,6 +6,7 @@ use super::link::Lost;
 use super::silence::PATIENCE;
 pub use super::status::Pushing;
 use super::status::{self, Drain};
+use super::warnings::Warnings;
 use crate::event::Events;
 use crate::pb::moby::buildkit::v1 as wire;
 use crate::task::{self, Cancel, Cause};
@@ -34,6 +35,8 @@ pub struct SolveRequest {
     pub entitlements: Vec<String>,
     /// Is told of the push while it lasts.
     pub pushing: Pushing,
+    /// Is told of warnings, as they come.
+    pub warnings: Warnings,
 }
 
 /// Something that becomes of a build's result.
@@ -84,8 +87,8 @@ pub async fn solve(
     cancel: &Cancel,
 ) -> Result<BTreeMap<String, String>, SolveError> {
     let (end, ended) = oneshot::channel();
-    let (reference, pushing) = (request.reference.clone(), request.pushing.clone());
-    let follow = status::follow(client.clone(), reference, events.clone(), pushing, ended);
+    let (reference, told) = (request.reference.clone(), (request.pushing.clone(), request.warnings.clone()));
+    let follow = status::follow(client.clone(), reference, events.clone(), told, ended);
     let progress = task::spawn("status", follow);
 
     let outcome = run(client, request, cancel).await;

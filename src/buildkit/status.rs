@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::failure::Class;
 use super::translate::Translator;
+use super::warnings::Warnings;
 use crate::event::Events;
 use crate::pb::moby::buildkit::v1::{StatusRequest, StatusResponse};
 use std::collections::BTreeSet;
@@ -30,13 +31,12 @@ pub(super) async fn follow(
     client: Client,
     reference: String,
     events: Events,
-    pushing: Pushing,
+    told: (Pushing, Warnings),
     ended: oneshot::Receiver<Drain>,
 ) {
     let mut translator = Translator::default();
     let patience = Patience { ended: Some(ended), drain: None, last: Instant::now() };
-    let watched = (patience, pushing);
-    if let Err(status) = read(&client, reference, &events, &mut translator, watched).await {
+    if let Err(status) = read(&client, reference, &events, &mut translator, (patience, told)).await {
         // The solve reports a lost connection, and old daemons have no status.
         let failure = client.answered(&status);
         let failure =
@@ -55,7 +55,7 @@ async fn read(
     reference: String,
     events: &Events,
     translator: &mut Translator,
-    (mut patience, pushing): (Patience, Pushing),
+    (mut patience, (pushing, warnings)): (Patience, (Pushing, Warnings)),
 ) -> Result<(), Status> {
     let mut control = client.control();
     let call = control.status(StatusRequest { r#ref: reference });
@@ -68,6 +68,7 @@ async fn read(
     while let Some(message) = patience.wait(messages.message()).await {
         let Some(message) = message? else { break };
         pushing.note(&message);
+        warnings.note(&message);
         for event in translator.apply(message, SystemTime::now()) {
             events.send(event);
         }

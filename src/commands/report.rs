@@ -265,6 +265,9 @@ pub(super) fn metadata(outcome: &BuildOutcome) -> Vec<u8> {
         let node = pod.as_deref().unwrap_or(builder);
         root.insert("buildx.build.ref".to_owned(), json!(format!("{builder}/{node}/{reference}")));
     }
+    if !outcome.warnings.is_empty() {
+        root.insert("buildx.build.warnings".to_owned(), json!(outcome.warnings));
+    }
     let mut own = Map::new();
     if !outcome.signed.is_empty() {
         own.insert("signatures".to_owned(), json!(signatures(&outcome.signed)));

@@ -38,7 +38,7 @@ fn expand(kind: &str, value: &str) -> String {
 }
 
 /// Reads a boolean as Go does.
-fn boolean(text: &str) -> Option<bool> {
+pub(super) fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

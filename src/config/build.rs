@@ -5,6 +5,7 @@ use super::misuse::Misuse;
 use super::results::{self, ResultFile};
 use super::source::{self, Source, Sourced};
 use super::{attest, builder, cluster, registry, sign};
+use crate::build::Detail;
 use crate::build::request::{BuildRequest, FrontendOptions};
 use crate::cli::build::{BuilderArgs, OptionArgs, OutputArgs};
 use crate::cli::{cluster::ClusterArgs, registry::RegistryArgs, signing::SigningArgs};
@@ -132,7 +133,8 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
             || metadata_file.is_some()
             || json_report
             || progress == Progress::Quiet,
-        provenance_wanted: metadata_file.is_some(),
+        recorded: metadata_file.is_some().then(|| recorded(env)).transpose()?.flatten(),
+        warnings_wanted: metadata_file.is_some() && warnings(env)?,
     };
     Ok(BuildSettings {
         request,
@@ -145,6 +147,31 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         metadata_file,
         results,
         json_report,
+    })
+}
+
+/// Reads how much of what the daemons recorded goes into the metadata file.
+fn recorded(env: &dyn Environment) -> Result<Option<Detail>, Misuse> {
+    let name = names::METADATA_PROVENANCE;
+    let Some(value) = env.get_filled(name) else { return Ok(Some(Detail::Min)) };
+    match (value.as_str(), attest::boolean(&value)) {
+        ("min", _) | (_, Some(true)) => Ok(Some(Detail::Min)),
+        ("max", _) => Ok(Some(Detail::Max)),
+        ("disabled", _) | (_, Some(false)) => Ok(None),
+        _ => {
+            let reason = "it is none of min, max and disabled".to_owned();
+            Err(Misuse::Value { name: name.to_owned(), value, reason })
+        }
+    }
+}
+
+/// Reads whether warnings go into the metadata file.
+fn warnings(env: &dyn Environment) -> Result<bool, Misuse> {
+    let name = names::METADATA_WARNINGS;
+    let Some(value) = env.get_filled(name) else { return Ok(false) };
+    attest::boolean(&value).ok_or_else(|| {
+        let reason = "it is neither true nor false".to_owned();
+        Misuse::Value { name: name.to_owned(), value, reason }
     })
 }
 

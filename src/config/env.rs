@@ -96,6 +96,10 @@ pub mod names {
     pub const TTY_LOG_LINES: &str = "BUILDKIT_TTY_LOG_LINES";
     /// Set to anything: no colours.
     pub const NO_COLOR: &str = "NO_COLOR";
+    /// How much of the recorded provenance goes into the metadata file: `min`, `max` or `disabled`; buildx's.
+    pub const METADATA_PROVENANCE: &str = "BUILDX_METADATA_PROVENANCE";
+    /// `true`: warnings go into the metadata file; buildx's.
+    pub const METADATA_WARNINGS: &str = "BUILDX_METADATA_WARNINGS";
     /// Kind of terminal.
     pub const TERM: &str = "TERM";
     /// Platform where `--platform` is absent.

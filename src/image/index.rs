@@ -100,13 +100,14 @@ pub fn assemble(
     Ok(Index { descriptor: Descriptor::of(media_type, &bytes), bytes })
 }
 
-/// Whether an entry is what was asked for: daemons add the version of Windows that a base image has.
+/// Whether an entry is what was asked for: daemons add the version and features of Windows that a base image has.
 fn same(entry: &Platform, asked: &Platform) -> bool {
-    let Platform { os, architecture, variant, os_version } = asked;
+    let Platform { os, architecture, variant, os_version, os_features } = asked;
     entry.os == *os
         && entry.architecture == *architecture
         && entry.variant == *variant
         && (os_version.is_none() || entry.os_version == *os_version)
+        && (os_features.is_empty() || entry.os_features == *os_features)
 }
 
 fn entries(source: &Source<'_>) -> Result<Vec<Entry>, IndexError> {
@@ -141,7 +142,7 @@ fn bare(descriptor: &Descriptor, platform: &Platform) -> String {
         os: platform.os.clone(),
         variant: platform.variant.clone(),
         os_version: platform.os_version.clone(),
-        os_features: Vec::new(),
+        os_features: platform.os_features.clone(),
     };
     let plain = Descriptor::bare(descriptor.media_type.clone(), descriptor.digest, descriptor.size);
     let entry = Descriptor { platform: Some(platform), ..plain };

@@ -16,13 +16,18 @@ pub struct Platform {
     pub variant: Option<String>,
     /// Windows' build, such as `10.0.17763`.
     pub os_version: Option<String>,
+    /// What it needs of the system, such as `win32k`, in order.
+    pub os_features: Vec<String>,
 }
 
 /// Why a text is no platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
     /// It is not written as one.
-    #[error("a platform is written OS/ARCH or OS/ARCH/VARIANT, such as `linux/arm64`")]
+    #[error(
+        "a platform is written OS/ARCH or OS/ARCH/VARIANT, such as `linux/arm64`, and Windows with its version and \
+             features, such as `windows(10.0.17763+win32k)/amd64`"
+    )]
     Form,
     /// An operating system alone.
     #[error("`{0}` says no architecture: write `{0}/amd64` or `{0}/arm64`")]
@@ -68,7 +73,8 @@ impl Platform {
             "macos" => "darwin".to_owned(),
             other => other.to_owned(),
         };
-        Self { os, architecture, variant: Some(variant).filter(|it| !it.is_empty()), os_version: None }
+        let variant = Some(variant).filter(|it| !it.is_empty());
+        Self { os, architecture, variant, os_version: None, os_features: Vec::new() }
     }
 
     /// Returns the platform of an index entry, if it has one: BuildKit's attestations stand there as
@@ -79,7 +85,13 @@ impl Platform {
         }
         let platform =
             Self::new(&entry.os, &entry.architecture, entry.variant.as_deref().unwrap_or_default());
-        Some(Self { os_version: entry.os_version.clone(), ..platform })
+        Some(platform.with(entry.os_version.clone(), entry.os_features.clone()))
+    }
+
+    fn with(self, os_version: Option<String>, mut os_features: Vec<String>) -> Self {
+        os_features.sort();
+        os_features.dedup();
+        Self { os_version, os_features, ..self }
     }
 
     /// Whether a machine of this architecture runs it by itself. An amd64 runs 386 in any variant that a person
@@ -134,17 +146,26 @@ fn normalise(architecture: &str, variant: &str) -> (String, String) {
 impl FromStr for Platform {
     type Err = PlatformError;
 
+    /// containerd's grammar: `OS[(VERSION[+FEATURE]...)]/ARCH[/VARIANT]`.
     fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let word = |part: &str| {
-            !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        let word =
+            |part: &str, more: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
+        let mut parts: Vec<&str> = text.split('/').collect();
+        let first = parts.remove(0);
+        let (system, options) = match first.split_once('(') {
+            Some((system, options)) => (system, Some(options.strip_suffix(')').ok_or(PlatformError::Form)?)),
+            None => (first, None),
         };
-        let (system, rest) = text.split_once('/').unwrap_or((text, ""));
-        let (system, os_version) = match system.split_once('(') {
-            Some((system, version)) => (system, Some(version.strip_suffix(')').ok_or(PlatformError::Form)?)),
-            None => (system, None),
-        };
-        let parts: Vec<&str> = if rest.is_empty() { Vec::new() } else { rest.split('/').collect() };
-        if text.ends_with('/') || ![system].iter().chain(&parts).chain(&os_version).all(|part| word(part)) {
+        let part = |part: &&str| !part.is_empty() && word(part, "_.-");
+        if system.is_empty() || !word(system, "_-") || !parts.iter().all(part) {
+            return Err(PlatformError::Form);
+        }
+        let option =
+            |option: &str| decoded(option).filter(|_| word(option, "_.%-")).ok_or(PlatformError::Form);
+        let mut options_of = options.unwrap_or_default().split('+').map(option);
+        let os_version = options_of.next().transpose()?.filter(|version| !version.is_empty());
+        let os_features = options_of.collect::<Result<Vec<_>, _>>()?;
+        if os_features.contains(&String::new()) {
             return Err(PlatformError::Form);
         }
         let platform = match parts[..] {
@@ -152,7 +173,7 @@ impl FromStr for Platform {
             [] => {
                 let lower = system.to_lowercase();
                 let alone = Self::new("linux", &lower, "");
-                if ARCHITECTURES.contains(&alone.architecture.as_str()) && os_version.is_none() {
+                if ARCHITECTURES.contains(&alone.architecture.as_str()) && options.is_none() {
                     return Ok(alone);
                 }
                 if SYSTEMS.contains(&lower.as_str()) {
@@ -164,15 +185,36 @@ impl FromStr for Platform {
             [architecture, variant] => Self::new(system, architecture, variant),
             _ => return Err(PlatformError::Form),
         };
-        Ok(Self { os_version: os_version.map(str::to_owned), ..platform })
+        Ok(platform.with(os_version, os_features))
     }
+}
+
+/// Decodes an option of a system: `%2B` stands for the `+` that would begin the next.
+fn decoded(text: &str) -> Option<String> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        let (code, rest) = piece.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(code, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn encoded(text: &str) -> String {
+    ["%25", "%2B", "%28", "%29", "%2F"]
+        .iter()
+        .zip(["%", "+", "(", ")", "/"])
+        .fold(text.to_owned(), |text, (code, of)| text.replace(of, code))
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.os)?;
-        if let Some(version) = &self.os_version {
-            write!(f, "({version})")?;
+        if self.os_version.is_some() || !self.os_features.is_empty() {
+            write!(f, "({}", encoded(self.os_version.as_deref().unwrap_or_default()))?;
+            self.os_features.iter().try_for_each(|feature| write!(f, "+{}", encoded(feature)))?;
+            f.write_str(")")?;
         }
         write!(f, "/{}", self.architecture)?;
         self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
@@ -201,6 +243,10 @@ mod tests {
     #[case("linux/armel", "linux/arm/v6")]
     #[case("macos/arm64", "darwin/arm64")]
     #[case("windows(10.0.17763)/amd64", "windows(10.0.17763)/amd64")]
+    #[case("windows(10.0.17763+win32k)/amd64", "windows(10.0.17763+win32k)/amd64")]
+    #[case("linux(+sse4+aes+aes)/amd64/v1", "linux(+aes+sse4)/amd64")]
+    #[case("windows(10%2B1+a%2fb)/amd64", "windows(10%2B1+a%2Fb)/amd64")]
+    #[case("linux()/amd64", "linux/amd64")]
     #[case("arm64", "linux/arm64")]
     #[case("linux/riscv64", "linux/riscv64")]
     fn platforms_have_one_spelling(#[case] text: &str, #[case] normal: &str) {
@@ -244,7 +290,14 @@ mod tests {
     #[case("/linux/arm")]
     #[case("linux /arm")]
     #[case("linux/&arm")]
-    #[case("windows(10.0.17763+win32k)/amd64")]
+    #[case("windows(10.0.17763+)/amd64")]
+    #[case("windows(10.0.17763+win 32k)/amd64")]
+    #[case("windows(10%2)/amd64")]
+    #[case("windows(10%zz)/amd64")]
+    #[case("windows(10)x/amd64")]
+    #[case("amd64(+x)")]
+    #[case("lin.ux/amd64")]
+    #[case("linux/*")]
     #[case("/amd64")]
     #[case("linux/arm/v7/x")]
     #[case("linux/arm 64")]
