@@ -8,6 +8,8 @@ mod build;
 mod buildkitd;
 #[path = "support/fake_front.rs"]
 mod fake_front;
+#[path = "support/fake_proxy.rs"]
+mod fake_proxy;
 #[path = "strict/index.rs"]
 mod index;
 #[path = "strict/rules.rs"]

@@ -198,6 +198,35 @@ fn a_platform_keeps_the_version_and_features_that_it_was_asked_with() {
     );
 }
 
+/// The daemon asks for the password of a host, and docker's configuration may have those of its paths only.
+#[test]
+#[ignore = "needs buildkitd"]
+fn passwords_of_paths_serve_a_registry_that_knows_nothing_but_passwords() {
+    let bench =
+        Bench::new(Switches { access: Access::Basic(ROBOT.into(), "p".into()), ..Switches::default() });
+    let Bench { home, registry, .. } = &bench;
+    registry.switches().others.insert("other".into(), ("robot$other".into(), "q".into()));
+    let (team, other) = (format!("{}/team", registry.host()), format!("{}/other", registry.host()));
+    home.log_in(&[(&team, ROBOT, "p"), (&other, "robot$other", "q")]);
+    for path in ["team/app", "other/app"] {
+        bench.build(&[path], &SIGNED).ok();
+        home.verifies(registry, path, "one.pem", &[]);
+    }
+    let differ =
+        format!("but those for {team}/app and {other}/app differ: push to them in builds of their own");
+    bench.build(&["team/app", "other/app"], &SIGNED).fails(1, &[&differ]);
+
+    // What is only pulled from is given the one that there is, as docker does it.
+    home.log_in(&[(&team, ROBOT, "p")]);
+    let base = format!("FROM {team}/app:1\nLABEL a=b\n");
+    fs::write(home.path().join("ctx/Dockerfile"), base).expect("a file");
+    let pulled = StrictRegistry::start(Switches::default());
+    let (address, tag) = (bench.address(), format!("{}/app:1", pulled.host()));
+    let push = ["--push", "--registry-http", pulled.host(), "--builder", &address, "-t", &tag, "ctx"];
+    home.run("kubectl-build", &push).ok();
+    assert!(pulled.digest("app", "1").is_some());
+}
+
 /// The moments at which it is killed: the method, what the path holds, which of these calls is held up for it, and what
 /// has happened by then.
 const MOMENTS: [(&str, usize, &str); 4] = [

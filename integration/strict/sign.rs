@@ -1,7 +1,8 @@
 //! Signing what is there: every switch, in what is written and what is said.
 
+use crate::fake_proxy::FakeProxy;
 use crate::strict_registry::{Access, Referrers, StrictRegistry, Switches};
-use crate::{Home, built};
+use crate::{Home, Said, built};
 use rstest::rstest;
 use std::time::Duration;
 
@@ -160,4 +161,48 @@ fn a_body_that_is_too_large_is_told_with_a_hint() {
     home.sign(&registry, APP, &image, &["--cosign-key", "one.pem"])
         .fails(4, &["413", "client_max_body_size"]);
     assert_eq!(registry.digest(APP, "1"), None);
+}
+
+/// Most proxies open tunnels to TLS ports only: what goes without TLS is theirs to send on, as curl and Go have it.
+#[test]
+fn a_registry_without_tls_is_reached_through_a_proxy_that_opens_no_tunnels() {
+    // It knows itself by another name.
+    let basic = with(Access::Basic(ROBOT.into(), "p".into()));
+    let registry = StrictRegistry::start(Switches { relative_locations: true, ..basic });
+    let proxy = FakeProxy::start(registry.host(), "Basic dTpzZWNyZXQ=");
+    let home = Home::new();
+    let host = "registry.test:5000";
+    home.log_in(&[(host, ROBOT, "p")]);
+    let image = built(&registry, APP);
+    let (tag, image) = (format!("{host}/{APP}:1"), format!("{host}/{APP}@{}", image.digest));
+    let run = |arguments: &[&str], variable: &str, proxy: &str| {
+        let mut command = home.command("kubectl-buildkit", arguments);
+        Said::of(&command.env(variable, proxy).output().expect("it runs"))
+    };
+    let sign = ["sign", "--registry-http", host, "--cosign-key", "one.pem", "--tag", &tag, &image];
+    let address = |us: &str| format!("http://{us}{}", proxy.address);
+    let said = run(&sign, "HTTP_PROXY", &address("u:secret@")).ok();
+    said.says(&[&format!("connecting to {host} through the proxy {}", proxy.address)]);
+    run(&["verify", "--registry-http", host, "--key", "one.pem", &tag], "http_proxy", &address("u:secret@"))
+        .ok();
+    let seen = proxy.seen();
+    assert!(seen.iter().all(|line| line.contains(" http://registry.test:5000/v2/")), "{seen:?}");
+    let refused = seen.iter().filter(|line| line.ends_with(" 407")).count();
+    assert_eq!(refused, 2, "once for each command, which learns from it that there is a proxy: {seen:?}");
+    assert_eq!(registry.breaches(), [""; 0]);
+
+    let refused = run(&sign, "HTTP_PROXY", &address("u:wrong@"));
+    refused.fails(1, &["407 Proxy Authentication Required", "through the proxy 127.0.0.1:", "HTTP_PROXY"]);
+    let said = run(&sign, "HTTP_PROXY", "ftp://u:secret@proxy");
+    assert!(!said.stderr.contains("secret"), "{}", said.stderr);
+    said.fails(2, &["HTTP_PROXY names no proxy that can be used", "socks5://HOST:PORT"]);
+    let nobody =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    for scheme in ["http", "socks5"] {
+        let said = run(&sign, "HTTP_PROXY", &format!("{scheme}://{nobody}"));
+        said.fails(
+            1,
+            &[&format!("{host} is not reached through the proxy {nobody}: Connection refused"), "NO_PROXY"],
+        );
+    }
 }

@@ -3,6 +3,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -68,7 +69,8 @@ impl Buildkitd {
         let mut daemon = Self { folder, pid: Pid::from_child(&parent), parent };
         let end = Instant::now() + Duration::from_secs(30);
         while Instant::now() < end && daemon.parent.try_wait().expect("our child").is_none() {
-            if daemon.socket().exists()
+            // The file is there before anybody listens.
+            if UnixStream::connect(daemon.socket()).is_ok()
                 && let Some(pid) = daemon.child_of_unshare()
             {
                 daemon.pid = pid;

@@ -2,7 +2,7 @@
 //! has a token service, because the token is then fetched by us.
 
 use crate::registry::credentials::{Credential, Resolver};
-use crate::registry::{self, TokenRequest};
+use crate::registry::{self, Repository, TokenRequest};
 use crate::session::auth::{self, Credentials, CredentialsError, Token};
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -14,12 +14,41 @@ use std::time::Duration;
 pub(super) struct RegistryCredentials {
     pub(super) resolver: Arc<Resolver>,
     pub(super) client: registry::Client,
+    /// What is pushed to.
+    pub(super) pushed: Vec<Repository>,
+}
+
+impl RegistryCredentials {
+    /// Returns what a registry is told that knows nothing but passwords: the daemon asks for one for the whole host,
+    /// so what it pushes there decides.
+    async fn of_host(&self, host: &str) -> Result<Credential, CredentialsError> {
+        let mut pushes: Vec<(&Repository, Credential)> = Vec::new();
+        for repository in self.pushed.iter().filter(|repository| repository.registry == host) {
+            let credential = self.resolver.lookup(host, Some(&repository.path)).await?;
+            if !pushes.iter().any(|(_, known)| known.is(&credential)) {
+                pushes.push((repository, credential));
+            }
+        }
+        let credential = match &pushes[..] {
+            [(_, only)] => only.clone(),
+            _ => self.resolver.lookup(host, None).await?,
+        };
+        match (credential, &pushes[..]) {
+            (Credential::Anonymous, [(one, _), (other, _), ..]) => Err(format!(
+                "this registry takes passwords only, and BuildKit one for all of it, but those for {one} and {other} \
+                 differ: push to them in builds of their own"
+            )
+            .into()),
+            (Credential::Anonymous, _) => Ok(self.resolver.only_one(host).await?),
+            (credential, _) => Ok(credential),
+        }
+    }
 }
 
 #[async_trait]
 impl Credentials for RegistryCredentials {
     async fn basic(&self, host: &str) -> Result<Option<(String, SecretString)>, CredentialsError> {
-        Ok(match self.resolver.lookup(host, None).await? {
+        Ok(match self.of_host(host).await? {
             Credential::Basic { username, password } => Some((username, password)),
             // BuildKit's own rule: a refresh token travels as the secret of nobody.
             Credential::IdentityToken(token) => Some((String::new(), token)),
@@ -68,7 +97,7 @@ mod tests {
         let document = Document::parse("config.json", config.as_bytes()).expect("a configuration");
         let resolver = Arc::new(Resolver::new(vec![document], HelperEnvironment::default()));
         let client = registry::Client::new(registry::Options::new(Arc::clone(&resolver))).expect("a client");
-        let auth = auth::Auth::new(Arc::new(RegistryCredentials { resolver, client }));
+        let auth = auth::Auth::new(Arc::new(RegistryCredentials { resolver, client, pushed: Vec::new() }));
         let request = GetTokenAuthorityRequest { host: host.to_owned(), salt: vec![7; 32].into() };
         let answer = auth.get_token_authority(tonic::Request::new(request)).await.expect("a key");
         answer.into_inner().public_key.to_vec()

@@ -162,7 +162,9 @@ async fn solve_with_session(
     ];
     let sync = FileSync::new(locals, events.clone()).after(leave.clone());
     let report = sync.report();
-    let credentials = RegistryCredentials { resolver: Arc::clone(resolver), client: (*client).clone() };
+    let pushed = if request.push { request.repositories() } else { Vec::new() };
+    let credentials =
+        RegistryCredentials { resolver: Arc::clone(resolver), client: (*client).clone(), pushed };
     let attachables: Vec<Box<dyn Attachable>> =
         vec![Box::new(sync), Box::new(Auth::new(Arc::new(credentials)))];
     let options = SessionOptions { shared_key: shared_key(request), attachables, events: events.clone() };

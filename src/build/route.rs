@@ -10,6 +10,7 @@ use crate::cluster::{ConnectOptions, Connection};
 use crate::event::Events;
 use crate::registry::connect::{Connect, Fault, Link, LookupError, RouteError, Target, Tcp, Way};
 use crate::registry::proxy::Proxies;
+use http::HeaderValue;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
@@ -296,7 +297,9 @@ impl Router {
     async fn service(self: &Arc<Self>, to: Target<'_>, service: &ServiceName) -> Result<Link, Failed> {
         let cluster = self.cluster().await.map_err(|error| Failed::from(error.about(to)))?;
         let pods = service::pods(cluster, service, to.port).await.map_err(|error| {
-            let (reachable_by_pods, hint) = (error.may_be_reached_by_pods(), error.hint());
+            let forbidden = matches!(&error, ServiceError::Api(error) if error.is_forbidden());
+            let (reachable_by_pods, hint) =
+                (error.may_be_reached_by_pods(), or_builder(error.hint(), forbidden));
             let found = matches!(error, ServiceError::NoPort { .. } | ServiceError::NotReady { .. });
             let error = match error {
                 ServiceError::Api(error) => {
@@ -313,7 +316,7 @@ impl Router {
             let reachable_by_pods =
                 matches!(&error, exec::DialError::Api { source, .. } if source.is_forbidden());
             let fault = if error.is_about_pod() { Fault::Broken } else { Fault::NoWay };
-            let hint = error.hint();
+            let hint = or_builder(error.hint(), reachable_by_pods);
             let what =
                 format!("{} is not reached through pod `{name}`, port {port}, of the {service}", at(to));
             let error = RouteError { fault, ..no_way(what, hint).because(error) };
@@ -322,7 +325,7 @@ impl Router {
         let route = Route::Service { service: service.clone(), to: pod, refused: false };
         let passage = Passage::port(at(to), route.way().expect("it is a way"), self, to);
         self.keep(to, route);
-        Ok(Link { io: Box::new(Tunnel::new(stream, passage)), endless: false })
+        Ok(Link { io: Box::new(Tunnel::new(stream, passage)), endless: false, forwards: false })
     }
 
     /// Notes that the pods of a Service take no connections from within.
@@ -352,7 +355,7 @@ impl Router {
         let route = Route::Builder { builder, since };
         let passage = Passage::process(at(to), to.host, route.way().expect("it is a way"));
         self.keep(to, route);
-        Ok(Link { io: Box::new(Tunnel::new(stream, passage)), endless: true })
+        Ok(Link { io: Box::new(Tunnel::new(stream, passage)), endless: true, forwards: false })
     }
 
     async fn builders_pod(&self, to: Target<'_>) -> Result<PodContainer, RouteError> {
@@ -420,9 +423,22 @@ impl Connect for Ways {
         if self.0.via == Via::Direct { Duration::ZERO } else { PATIENCE }
     }
 
+    fn proxy_authorization(&self, host: &str, port: u16) -> Option<HeaderValue> {
+        let to = Target { host, port, secure: false };
+        // Only what is known to go there: it is nobody else's business.
+        let goes = matches!(self.0.known(to), Some(Route::Proxy(_)));
+        self.0.proxies.find(to).filter(|_| goes)?.authorization(to)
+    }
+
     fn way(&self, host: &str, port: u16) -> Option<Way> {
         self.0.known(Target { host, port, secure: true })?.way()
     }
+}
+
+/// Names the way that takes no further rights.
+fn or_builder(hint: Option<String>, forbidden: bool) -> Option<String> {
+    let other = "; or go through the builder's pod with `--registry-via builder`";
+    hint.map(|hint| if forbidden { hint + other } else { hint })
 }
 
 /// Why a Service is no way.

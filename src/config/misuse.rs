@@ -49,6 +49,12 @@ pub enum Misuse {
         #[source]
         source: std::io::Error,
     },
+    /// A variable that names a proxy of no kind that is known; its value may hold a password.
+    #[error(
+        "{0} names no proxy that can be used: write http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, with \
+         USER:PASSWORD@ before the host where it is needed"
+    )]
+    Proxy(String),
     /// `--push` with no tag.
     #[error("tag is needed when pushing to registry")]
     PushWithoutTag,

@@ -153,18 +153,25 @@ pub fn resolve(
         account,
         via: args.via.as_deref().map_or(Ok(Via::default()), via)?,
         ca_files,
-        proxies: proxies(env),
+        proxies: proxies(env)?,
         helper_environment: env.all(),
         flags,
     })
 }
 
-fn proxies(env: &dyn Environment) -> Proxies {
-    let proxy = |name: &str| {
+fn proxies(env: &dyn Environment) -> Result<Proxies, Misuse> {
+    let value = |name: &str| {
         let value = env.get_filled(&name.to_uppercase()).or_else(|| env.get_filled(name));
         value.unwrap_or_default()
     };
-    Proxies::new(&proxy("https_proxy"), &proxy("http_proxy"), &proxy("no_proxy"))
+    let proxy = |name: &'static str| {
+        let address = value(name);
+        match address.is_empty() || Proxies::takes(&address) {
+            true => Ok(address),
+            false => Err(Misuse::Proxy(name.to_uppercase())),
+        }
+    };
+    Ok(Proxies::new(&proxy("https_proxy")?, &proxy("http_proxy")?, &value("no_proxy")))
 }
 
 fn via(text: &str) -> Result<Via, Misuse> {

@@ -2,6 +2,7 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use http::HeaderValue;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Link {
     pub io: Box<dyn Io>,
     /// Nobody may tell that the other side has ended: HTTP/2, and answers without a length, don't go over it.
     pub endless: bool,
+    /// A proxy is at its end, which gets each request with the whole URL.
+    pub forwards: bool,
 }
 
 /// Opens byte streams to hosts; TLS, where wanted, is spoken on top of them. The seam for tunnels.
@@ -49,6 +52,11 @@ pub trait Connect: Send + Sync {
     /// Returns how much longer than a connection from here opening may take.
     fn patience(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// Returns what requests to a host without TLS say of us to the proxy that gets them, once it is known that one does.
+    fn proxy_authorization(&self, _host: &str, _port: u16) -> Option<HeaderValue> {
+        None
     }
 
     /// Returns how a host is reached, if it is through somebody else, for messages: `through …`.
@@ -140,7 +148,7 @@ impl Tcp {
         let stream = race(interleaved(addresses)).await?;
         // Requests are small and wait for their answers.
         stream.set_nodelay(true)?;
-        Ok(Link { io: Box::new(stream), endless: false })
+        Ok(Link { io: Box::new(stream), endless: false, forwards: false })
     }
 }
 

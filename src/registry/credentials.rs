@@ -12,7 +12,7 @@ pub use config::Document;
 pub use helper::{HelperEnvironment, HelperError};
 
 use config::{Entry, Origin};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::cmp::Reverse;
 use std::fmt;
 
@@ -41,6 +41,21 @@ impl Credential {
     /// Whether nothing is known.
     pub fn is_anonymous(&self) -> bool {
         matches!(self, Self::Anonymous)
+    }
+
+    /// Whether it is the same secret of the same user.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Anonymous, Self::Anonymous) => true,
+            (Self::Basic { username, password }, Self::Basic { username: name, password: other }) => {
+                username == name && password.expose_secret() == other.expose_secret()
+            }
+            (Self::IdentityToken(token), Self::IdentityToken(other))
+            | (Self::RegistryToken(token), Self::RegistryToken(other)) => {
+                token.expose_secret() == other.expose_secret()
+            }
+            _ => false,
+        }
     }
 }
 
@@ -175,6 +190,26 @@ impl Resolver {
             }
         }
         false
+    }
+
+    /// Returns the credential that all paths of a host share which have one, as docker uses it for the whole host
+    /// (docker/cli cli/config/credentials/file_store.go); anonymous where there are several.
+    ///
+    /// # Errors
+    /// As [`Resolver::find`].
+    pub async fn only_one(&self, host: &str) -> Result<Credential, CredentialError> {
+        let host = config::canonical_host(host);
+        let mut only = Credential::Anonymous;
+        for document in &self.documents {
+            for origin in document.origins_of_host(&host) {
+                let Some(found) = self.ask(document, origin, server(&host)).await? else { continue };
+                if !only.is_anonymous() && !only.is(&found.credential) {
+                    return Ok(Credential::Anonymous);
+                }
+                only = found.credential;
+            }
+        }
+        Ok(only)
     }
 
     /// Forgets what helpers have answered, after a registry refused it.

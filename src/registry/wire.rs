@@ -14,7 +14,7 @@ use super::retry::Pauses;
 use crate::task::Task;
 use bytes::Bytes;
 use dial::Dialer;
-use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
+use http::header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
@@ -98,8 +98,17 @@ impl Wire {
         let mut pauses = Pauses::new(&self.shared.limits);
         let mut request = request;
         loop {
+            let told = self.shared.proxy_authorization(&request.url).is_some();
             let outcome = self.send_once(&request).await;
             let pause = match &outcome {
+                // The connection led to a proxy, as nobody knew before.
+                Ok(response)
+                    if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+                        && !told
+                        && self.shared.proxy_authorization(&request.url).is_some() =>
+                {
+                    continue;
+                }
                 Err(trouble) if self.falls_back(&request.url, trouble) => {
                     let rescheme = request.url.set_scheme("http");
                     rescheme.map_err(|()| Trouble::new(Kind::Protocol, "the URL has no plain twin"))?;
@@ -155,6 +164,9 @@ impl Wire {
         *message.headers_mut() = request.headers.clone();
         message.headers_mut().remove(HOST);
         message.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        if let Some(value) = self.shared.proxy_authorization(&request.url) {
+            message.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
         if request.body.is_empty() && matches!(request.method, Method::POST | Method::PUT) {
             // An empty body goes out without the header otherwise, and some registries then answer 411.
             message.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));

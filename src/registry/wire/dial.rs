@@ -2,7 +2,7 @@
 
 use crate::registry::connect::{Connect, Io, Link, Target, Way};
 use crate::registry::{HostOptions, Limits, OptionsError, tls};
-use http::Uri;
+use http::{HeaderValue, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
@@ -45,6 +45,12 @@ impl Shared {
     pub(super) fn way(&self, url: &Url) -> Option<Way> {
         let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
         self.connector.way(host, url.port_or_known_default()?)
+    }
+
+    /// Returns what a request to a URL says of us to the proxy that gets it, if one does.
+    pub(super) fn proxy_authorization(&self, url: &Url) -> Option<HeaderValue> {
+        let plain = url.scheme() == "http";
+        self.connector.proxy_authorization(url.host_str().filter(|_| plain)?, url.port_or_known_default()?)
     }
 
     pub(super) fn options(&self, host: &str) -> Option<&HostOptions> {
@@ -118,10 +124,10 @@ impl Dialer {
         let longer = limit + connector.patience();
         let link = tokio::time::timeout(longer, connector.connect(Target { host, port, secure })).await;
         let link = link.map_err(|_elapsed| DialError::Timeout(address.clone(), longer))?;
-        let Link { io, endless } =
+        let Link { io, endless, forwards } =
             link.map_err(|error| DialError::Connect(address.clone(), Arc::new(error)))?;
         if !secure {
-            return Ok(Stream { io: TokioIo::new(io), h2: false, endless });
+            return Ok(Stream { io: TokioIo::new(io), h2: false, endless, forwards });
         }
         let failed = |error| DialError::Handshake(address.clone(), Arc::new(error));
         let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
@@ -132,7 +138,7 @@ impl Dialer {
         let io = tokio::time::timeout(limit, TlsConnector::from(config).connect(name, io)).await;
         let io = io.map_err(|_elapsed| DialError::Timeout(address.clone(), limit))?.map_err(failed)?;
         let h2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Stream { io: TokioIo::new(Box::new(io)), h2, endless })
+        Ok(Stream { io: TokioIo::new(Box::new(io)), h2, endless, forwards })
     }
 }
 
@@ -155,6 +161,7 @@ pub(super) struct Stream {
     io: TokioIo<Box<dyn Io>>,
     h2: bool,
     endless: bool,
+    forwards: bool,
 }
 
 /// Marks an answer on a connection whose end nobody may tell.
@@ -163,10 +170,8 @@ pub(super) struct Endless;
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        let connected = match self.h2 {
-            true => Connected::new().negotiated_h2(),
-            false => Connected::new(),
-        };
+        let connected = Connected::new().proxy(self.forwards);
+        let connected = if self.h2 { connected.negotiated_h2() } else { connected };
         if self.endless { connected.extra(Endless) } else { connected }
     }
 }

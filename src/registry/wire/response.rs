@@ -105,6 +105,8 @@ impl Response {
     /// Reads a refusal: its kind by status, and what the registry says.
     pub(in crate::registry) async fn refusal(self) -> Trouble {
         let (status, retry_after) = (self.status, self.retry_after());
+        // The proxy's own word, not the registry's.
+        let proxy = self.way.clone().filter(|_| status == StatusCode::PROXY_AUTHENTICATION_REQUIRED);
         let at = super::place(&self.url);
         let text = self.bytes(TEXT_MAX).await.ok();
         let said = text.as_deref().and_then(said);
@@ -122,6 +124,10 @@ impl Response {
         let mut trouble = Trouble::new(kind, format!("{status}{said}"));
         trouble.by = Some(at);
         trouble.status = Some(status.as_u16());
+        if let Some(way) = proxy {
+            trouble.what = format!("{}, {}", trouble.what, way.through);
+            trouble.hint = Some(way.hint);
+        }
         trouble
     }
 }
