@@ -4,6 +4,7 @@ use crate::buildkitd::{Buildkitd, peer};
 use crate::fake_front;
 use crate::strict_registry::{Access, Fault, Referrers, Seen, StrictRegistry, Switches};
 use crate::{Home, Said, until};
+use base64::Engine as _;
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -225,6 +226,89 @@ fn passwords_of_paths_serve_a_registry_that_knows_nothing_but_passwords() {
     let push = ["--push", "--registry-http", pulled.host(), "--builder", &address, "-t", &tag, "ctx"];
     home.run("kubectl-build", &push).ok();
     assert!(pulled.digest("app", "1").is_some());
+}
+
+/// What is signed of a build is what was asked for: `mode=min` leaves out what people keep to themselves.
+#[test]
+#[ignore = "needs buildkitd"]
+fn a_signed_predicate_is_the_exporters_own_and_tells_no_more() {
+    let bench = Bench::new(Switches::default());
+    let Bench { home, registry, .. } = &bench;
+    let dockerfile = "FROM scratch\nARG WORD\nLABEL word=$WORD\nCOPY Dockerfile /\n";
+    fs::write(home.path().join("ctx/Dockerfile"), dockerfile).expect("a file");
+    let blob = |digest: &Value| {
+        let digest = digest.as_str().and_then(|text| text.parse().ok()).expect("a digest");
+        let bytes = registry.blob("team/app", &digest).expect("the blob is there");
+        serde_json::from_slice::<Value>(&bytes).expect("JSON")
+    };
+    for (mode, tells) in [("min", false), ("max", true)] {
+        let asked = format!("--provenance=mode={mode}");
+        let sign = ["--sign", "--cosign-key", "one.pem", &asked, "--build-arg", "WORD=private-word"];
+        bench.build(&["team/app"], &sign).ok();
+        let statements = attestations(registry)
+            .into_iter()
+            .filter_map(|digest| registry.blob("team/app", &digest.parse().expect("a digest")));
+        let theirs: Vec<Value> = statements
+            .map(|bytes| serde_json::from_slice::<Value>(&bytes).expect("JSON")["predicate"].clone())
+            .collect();
+        let digest = registry.digest("team/app", "1").expect("the tag is there").to_string();
+        let signed = registry.json("team/app", &format!("{}.att", digest.replace(':', "-")));
+        let signed = signed["layers"].as_array().expect("layers").iter().map(|layer| {
+            let payload = blob(&layer["digest"])["payload"].as_str().expect("a payload").to_owned();
+            let payload = base64::engine::general_purpose::STANDARD.decode(payload).expect("base64");
+            serde_json::from_slice::<Value>(&payload).expect("JSON")["predicate"].clone()
+        });
+        let signed: Vec<Value> = signed.collect();
+        assert!(signed.len() == 2 && signed.iter().all(|one| theirs.contains(one)), "{mode}");
+        for predicate in signed {
+            assert_eq!(predicate.to_string().contains("private-word"), tells, "{mode}: {predicate:#}");
+            let steps = &predicate["buildDefinition"]["internalParameters"]["buildConfig"];
+            assert_eq!(steps.is_object(), tells, "{mode}: {predicate:#}");
+            assert_eq!(predicate["runDetails"]["builder"]["id"], bench.address());
+        }
+    }
+}
+
+/// A tag that cannot be written is the last that can go wrong: the image is pushed and signed by then.
+#[test]
+#[ignore = "needs buildkitd"]
+fn results_are_written_only_when_everything_succeeded() {
+    let bench = Bench::new(Switches::default());
+    let Bench { home, registry, .. } = &bench;
+    let names = ["iid", "meta.json", "url", "digest", "images"];
+    for name in names.iter().chain(&["outputs"]) {
+        fs::write(home.path().join(name), "before=1\n").expect("a file");
+    }
+    let files = [
+        "--iidfile",
+        "iid",
+        "--metadata-file",
+        "meta.json",
+        "--image-url-file",
+        "url",
+        "--image-digest-file",
+        "digest",
+        "--images-file",
+        "images",
+    ];
+    let build = || {
+        let arguments = bench.arguments(&["team/app"], &[&SIGNED[..], &files].concat());
+        let mut command =
+            home.command("kubectl-build", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        Said::of(&command.env("GITHUB_OUTPUT", "outputs").output().expect("it runs"))
+    };
+    registry.set(|method, path| {
+        (method == "PUT" && path.ends_with("/manifests/1")).then_some(Fault::Status(403))
+    });
+    let said = build().fails(4, &["team/app:1 was not moved"]);
+    assert_eq!(said.stdout, "");
+    let outputs = || fs::read_to_string(home.path().join("outputs")).expect("a file");
+    assert!(names.iter().all(|name| !home.path().join(name).exists()) && outputs() == "before=1\n");
+    registry.set(|_, _| None);
+    build().ok();
+    assert!(
+        names.iter().all(|name| home.path().join(name).exists()) && outputs().starts_with("before=1\nimage=")
+    );
 }
 
 /// The moments at which it is killed: the method, what the path holds, which of these calls is held up for it, and what
