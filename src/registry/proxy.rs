@@ -1,5 +1,5 @@
-//! Proxies between here and registries, as `HTTPS_PROXY` and its kin name them: each connection is a tunnel through one,
-//! so that TLS is spoken with the registry itself.
+//! Proxies between here and registries, as `HTTPS_PROXY` and its kin name them: a connection is a tunnel through one, so
+//! that TLS is spoken with the registry itself; what goes without TLS an HTTP proxy is given to send on.
 
 use super::connect::{Fault, Io, Link, RouteError, Target, Tcp};
 use crate::tls;
@@ -112,7 +112,8 @@ impl Proxy {
     async fn ask_socks(&self, io: &mut Box<dyn Io>, to: Target<'_>) -> Result<(), Refused> {
         let no_socks = || Refused::from("it does not speak SOCKS 5".to_owned());
         let sized = |text: &str| -> Result<Vec<u8>, Refused> {
-            let length = u8::try_from(text.len()).map_err(|_| format!("`{text}` is too long for it"))?;
+            let length = u8::try_from(text.len());
+            let length = length.map_err(|_| "it takes no names or passwords beyond 255 bytes".to_owned())?;
             Ok([&[length], text.as_bytes()].concat())
         };
         let us = match self.0.raw_auth() {
@@ -198,10 +199,19 @@ impl Proxy {
             return Err("it does not speak HTTP".to_owned().into());
         }
         let hint = match status.get(..3).unwrap_or_default() {
-            "200" => return Ok(()),
-            "407" if us.is_empty() => "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT says who you are to the proxy".to_owned(),
-            "407" => "the proxy takes another user or password than HTTPS_PROXY holds (special characters are written %40 and so on there)".to_owned(),
-            "400" | "403" | "405" => format!("ask whoever runs the proxy to let connections to {there} through, or name the host in NO_PROXY if it is reached without"),
+            code if code.starts_with('2') => return Ok(()),
+            "407" if us.is_empty() => {
+                "say who you are: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT".to_owned()
+            }
+            "407" => {
+                "HTTPS_PROXY holds another user or password than the proxy takes; special characters are \
+                      written %40 and so on there"
+                    .to_owned()
+            }
+            "400" | "403" | "405" => format!(
+                "ask whoever runs the proxy to let connections to {there} through, or name the host in NO_PROXY if \
+                 it is reached without"
+            ),
             _ => format!("the proxy does not reach {}: name it in NO_PROXY if you reach it without", to.host),
         };
         Err(Refused { why: format!("it answers `{status}`"), hint: Some(hint) })
