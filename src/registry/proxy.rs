@@ -234,7 +234,16 @@ impl Proxy {
         let mut config = tls::client_config(&[], false);
         config.alpn_protocols.clear();
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, io).await?))
+        let secured = TlsConnector::from(Arc::new(config)).connect(name, io).await;
+        Ok(Box::new(secured.map_err(|error| {
+            Refused {
+            why: format!("no TLS with it: {error}"),
+            hint: Some(
+                "SSL_CERT_FILE names the file of all authorities that are trusted; the proxy's must be in it"
+                    .to_owned(),
+            ),
+        }
+        })?))
     }
 }
 
