@@ -39,6 +39,7 @@ async fn cosign_verifies_what_we_sign(#[case] key: &str) {
                 formats,
                 access: RegistryAccess::default(),
                 annotations: &std::collections::BTreeMap::new(),
+                hash: None,
             };
             for CosignLine { cosign, line } in verify_lines(&lines) {
                 let output = bench.shell(cosign, &key, &line);

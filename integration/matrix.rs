@@ -25,32 +25,33 @@ use crate::openbao::{OpenBao, ROOT};
 use crate::rig::Rig;
 use crate::row::{Outcome, Signer, check};
 use crate::services::Services;
-use crate::support::{Bench, PLUGIN, PLUGIN_KEYS};
+use crate::support::{Bench, PLUGIN, PLUGIN_KEYS, client, push_image};
+use kubectl_build::registry::Repository;
 use rstest::rstest;
 
 const OK: Outcome = Outcome::Accepted;
 /// `.sig` tags cannot carry a v2 log's entries.
 const V2: Outcome = Outcome::Refused(&["Rekor v2", "--signature-format bundle"]);
-/// Verifiers would refuse such a key's entry.
-const KIND: Outcome = Outcome::Refused(&["--rekor=false"]);
-/// What we check entries with knows none of RSA keys in a v2 log.
-const RSA: Outcome = Outcome::Refused(&["Rekor v2", "RSA", "--rekor=false"]);
+/// The log takes a variant of Ed25519 that `cosign verify` refuses; cosign 3 cannot sign so either.
+const KIND: Outcome = Outcome::Refused(&["Rekor v2", "Ed25519", "--rekor=false"]);
 /// A certificate lives for minutes; only a log or clock says that it was valid.
 const LOG: Outcome = Outcome::Refused(&["always recorded"]);
 
 const FORMATS: [&str; 3] = ["legacy", "bundle", "both"];
 #[rustfmt::skip]
-const TABLE: [(&str, [Outcome; 3], [Outcome; 3]); 10] = [
+const TABLE: [(&str, [Outcome; 3], [Outcome; 3]); 12] = [
     //          no log:                Rekor v2 and a timestamp:
     // signer    legacy bundle both     legacy bundle both
     ("p256",    [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("p384",    [OK,    OK,    OK ],   [V2,    KIND,  V2]),
-    ("p521",    [OK,    OK,    OK ],   [V2,    KIND,  V2]),
-    ("rsa2048", [OK,    OK,    OK ],   [V2,    RSA,   V2]),
-    ("rsa3072", [OK,    OK,    OK ],   [V2,    RSA,   V2]),
-    ("rsa4096", [OK,    OK,    OK ],   [V2,    RSA,   V2]),
+    ("p384",    [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("p521",    [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("rsa2048", [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("rsa3072", [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("rsa4096", [OK,    OK,    OK ],   [V2,    OK,    V2]),
     ("ed25519", [OK,    OK,    OK ],   [V2,    KIND,  V2]),
     ("openbao", [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("bao-384", [OK,    OK,    OK ],   [V2,    OK,    V2]),
+    ("bao-rsa", [OK,    OK,    OK ],   [V2,    OK,    V2]),
     ("plugin",  [OK,    OK,    OK ],   [V2,    OK,    V2]),
     ("keyless", [LOG,   LOG,   LOG],   [V2,    OK,    V2]),
 ];
@@ -60,7 +61,8 @@ const TABLE: [(&str, [Outcome; 3], [Outcome; 3]); 10] = [
 #[ignore = "needs the rig"]
 async fn the_matrix(
     #[values(
-        "p256", "p384", "p521", "rsa2048", "rsa3072", "rsa4096", "ed25519", "openbao", "plugin", "keyless"
+        "p256", "p384", "p521", "rsa2048", "rsa3072", "rsa4096", "ed25519", "openbao", "bao-384", "bao-rsa",
+        "plugin", "keyless"
     )]
     name: &str,
     #[values("legacy", "bundle", "both")] format: &str,
@@ -79,6 +81,29 @@ async fn the_matrix(
     check(&bench, &signer, format, &log, outcome).await;
 }
 
+/// RSA signs the same thing the same way each time, a v2 log takes a signature but once, and gives no way to find it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn what_an_rsa_key_signed_elsewhere_is_logged_again_with_an_annotation() {
+    let (_, bench, Signer { flags, .. }) = signer("rsa2048");
+    let log = Services::load().config_flags();
+    let name = format!("{:?}", std::time::SystemTime::now());
+    let host = &bench.registry().host;
+    let [one, two] = ["one", "two"].map(|place| format!("{host}/rsa/{place}").parse::<Repository>().unwrap());
+    let digest = push_image(&client(), &one, &name).await.digest;
+    push_image(&client(), &two, &name).await;
+    let sign = |place: &Repository, more: &[&str]| {
+        let image = format!("{place}@{digest}");
+        let flags = flags.iter().chain(&log).map(String::as_str);
+        let all = ["sign", &image, "--signature-format", "bundle"].into_iter().chain(flags);
+        bench.tool(&all.chain(more.iter().copied()).collect::<Vec<_>>())
+    };
+    sign(&one, &[]).ok();
+    sign(&two, &[]).fails(4, &["has this very signature already", "-a attempt=2"]);
+    assert!(!bench.is_signed(&format!("{two}@{digest}")).await);
+    sign(&two, &["-a", "attempt=2"]).ok();
+}
+
 /// Returns a signer with the bench that it signs at, and with its server, if it is one.
 fn signer(name: &str) -> (Option<OpenBao>, Bench, Signer) {
     let flags = |text: &[&str]| text.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
@@ -87,9 +112,11 @@ fn signer(name: &str) -> (Option<OpenBao>, Bench, Signer) {
     let other = bench.file("other.pub", include_str!("fixtures/signing/cosign.pub"));
     let mut stranger = flags(&["--key", &other]);
     let signing = match name {
-        "openbao" => {
+        "openbao" | "bao-384" | "bao-rsa" => {
             let bao = server.insert(OpenBao::start());
-            bao.key("app", "ecdsa-p256");
+            let kinds = [("openbao", "ecdsa-p256"), ("bao-384", "ecdsa-p384"), ("bao-rsa", "rsa-2048")];
+            let (_, kind) = kinds.into_iter().find(|(signer, _)| *signer == name).expect("it is one of them");
+            bao.key("app", kind);
             // The lines for cosign name `hashivault://`, since cosign 2 knows no other scheme for it.
             for (name, value) in [("ADDR", bao.address.as_str()), ("TOKEN", ROOT)] {
                 bench.set(&format!("BAO_{name}"), value);

@@ -68,6 +68,16 @@ impl Ran {
         self
     }
 
+    /// Asserts that every signature was there before.
+    #[track_caller]
+    pub(crate) fn adds_nothing(self) -> Self {
+        let by = |line: &&str| line.contains("signed by ");
+        let (old, new): (Vec<_>, Vec<_>) =
+            self.stderr.lines().filter(by).partition(|line| line.contains("already signed by "));
+        assert!(!old.is_empty() && new.is_empty(), "{}", self.stderr);
+        self
+    }
+
     /// Asserts that none of these was said, not even in the log.
     #[track_caller]
     pub(crate) fn never_says(self, secrets: &[&str]) -> Self {

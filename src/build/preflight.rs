@@ -159,10 +159,7 @@ async fn pushes(
 }
 
 /// Keys that are being unlocked.
-pub struct Unlocking(task::Task<Result<Vec<Opened>, PreflightError>>);
-
-/// Who signs, and what is to be said about that.
-type Opened = (Box<dyn Signer>, Option<String>);
+pub struct Unlocking(task::Task<Result<Vec<Box<dyn Signer>>, PreflightError>>);
 
 /// Starts to unlock keys: scrypt takes a tenth of a second and 64 MiB each, key services take their time too, so it
 /// runs beside everything else.
@@ -175,28 +172,18 @@ impl Unlocking {
     ///
     /// # Errors
     /// The first key that can't be used.
-    pub async fn signers(self, events: &Events) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
-        let opened = self.0.join().await?;
-        let said = |(signer, remark): Opened| {
-            remark.into_iter().for_each(|remark| events.note(remark));
-            signer
-        };
-        Ok(opened.into_iter().map(said).collect())
+    pub async fn signers(self) -> Result<Vec<Box<dyn Signer>>, PreflightError> {
+        self.0.join().await
     }
 }
 
-async fn open(locked: Locked) -> Result<Opened, PreflightError> {
+async fn open(locked: Locked) -> Result<Box<dyn Signer>, PreflightError> {
     match locked {
-        Locked::Key(key) => {
-            let signer = task::spawn_blocking(move || unlock_one(*key)).join().await?;
-            Ok((signer, None))
-        }
-        Locked::Kms { name, key } => {
-            let opened = key.open(&name).await;
-            let signer = opened.map_err(|error| PreflightError::Kms(Box::new(error)))?;
-            let remark = signer.remark();
-            Ok((Box::new(signer), remark))
-        }
+        Locked::Key(key) => task::spawn_blocking(move || unlock_one(*key)).join().await,
+        Locked::Kms { name, key } => match key.open(&name).await {
+            Ok(signer) => Ok(Box::new(signer)),
+            Err(error) => Err(PreflightError::Kms(Box::new(error))),
+        },
     }
 }
 

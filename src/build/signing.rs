@@ -65,16 +65,26 @@ impl Signing {
         };
         let builders = async {
             match builders {
-                Some((key, name)) => Ok(Some((key.signers(events).await?, name))),
+                Some((key, name)) => Ok(Some((key.signers().await?, name))),
                 None => Ok(None),
             }
         };
         let (keys, builders, (services, formats, keyless)) =
-            tokio::try_join!(keys.signers(events), builders, services)?;
-        let witnessed = |key| match &http {
-            Some(http) => sign::witnessed(key, &services, plan.trust.clone(), http, events)
-                .map_err(PreflightError::Unloggable),
-            None => Ok(key),
+            tokio::try_join!(keys.signers(), builders, services)?;
+        let witnessed = |key| {
+            let signer = match &http {
+                Some(http) => sign::witnessed(key, &services, plan.trust.clone(), http, events)
+                    .map_err(PreflightError::Unloggable)?,
+                None => key,
+            };
+            if let Some(hash) = signer.unusual_hash() {
+                let name = signer.name();
+                events.note(format!(
+                    "`{name}` signs over {}, which verifiers have to be told: `--signature-digest-algorithm {hash}`",
+                    hash.to_uppercase().replace("SHA", "SHA-")
+                ));
+            }
+            Ok::<_, PreflightError>(signer)
         };
         let mut signers = keys.into_iter().map(witnessed).collect::<Result<Vec<_>, _>>()?;
         if let Some((keys, name)) = builders {

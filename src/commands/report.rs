@@ -27,11 +27,22 @@ pub(super) fn digests(outcome: &BuildOutcome, quiet: bool) -> Vec<String> {
     outcome.tags.iter().map(|tag| format!("{tag}@{digest}")).collect()
 }
 
+/// How a key's signatures are verified.
+struct KeyAdvice {
+    /// The signer's name.
+    name: String,
+    /// What goes to `--key`.
+    key: String,
+    /// What must be run before.
+    before: String,
+    /// See [`VerifyLines::hash`].
+    hash: Option<&'static str>,
+}
+
 /// What is needed to say how others verify.
 pub(super) struct Verification {
     image: Digest,
-    /// Signers' names, what goes to `--key`, and what must be run before.
-    keys: Vec<(String, String, String)>,
+    keys: Vec<KeyAdvice>,
     identities: Vec<Certified>,
     trust: TrustAdvice,
     formats: Formats,
@@ -55,15 +66,16 @@ impl Verification {
         trust: TrustAdvice,
     ) -> Self {
         let keys = signers.iter().filter_map(|signer| {
-            let (name, kind) = (signer.name(), signer.public_key()?.kind());
+            let (name, kind) = (signer.name().to_owned(), signer.public_key()?.kind());
+            let hash = signer.unusual_hash();
             let Ok(reference) = name.parse::<KeyReference>() else {
-                return Some((name.to_owned(), name.to_owned(), String::new()));
+                return Some(KeyAdvice { key: name.clone(), name, before: String::new(), hash });
             };
             let before = match reference.keeps_from_cosign(kind) {
                 true => format!("cosign public-key --key {} > cosign.pub && ", reference.for_cosign()),
                 false => String::new(),
             };
-            Some((name.to_owned(), reference.public_reference(kind), before))
+            Some(KeyAdvice { name, key: reference.public_reference(kind), before, hash })
         });
         let identities = signers.iter().filter_map(|signer| signer.certified()).collect();
         Self {
@@ -111,19 +123,19 @@ impl Verification {
             ca_file: self.ca_files.get(&repository.registry).map(String::as_str),
         };
         let trusted_root = self.trust.file();
-        let by_keys = self.keys.iter().map(|(name, key, before)| {
+        let by_keys = self.keys.iter().map(|KeyAdvice { name, key, before, hash }| {
             let by = match self.trust.logged {
                 true => SignedBy::LoggedKey { key, trusted_root },
                 false => SignedBy::Key(key),
             };
-            (name.as_str(), by, before.as_str())
+            (name.as_str(), by, before.as_str(), *hash)
         });
         let by_identities = self.identities.iter().map(|certified| {
             let by = SignedBy::Identity { certified, trusted_root };
-            ("", by, "")
+            ("", by, "", None)
         });
         let mut lines = Vec::new();
-        for (name, by, before) in by_keys.chain(by_identities) {
+        for (name, by, before, hash) in by_keys.chain(by_identities) {
             let mut annotations = self.options.annotations.clone();
             annotations.extend(self.own.get(name).cloned().unwrap_or_default());
             let of = VerifyLines {
@@ -134,6 +146,7 @@ impl Verification {
                 formats: self.formats,
                 access,
                 annotations: &annotations,
+                hash,
             };
             // Statements carry no annotations of ours.
             let none = BTreeMap::new();

@@ -34,6 +34,8 @@ pub struct VerifyLines<'a> {
     pub access: RegistryAccess<'a>,
     /// What was signed along.
     pub annotations: &'a BTreeMap<String, String>,
+    /// The hash that was signed over, if it is another than `cosign verify` assumes, by cosign's name for it.
+    pub hash: Option<&'a str>,
 }
 
 /// Whose signature a verifier looks for.
@@ -70,7 +72,7 @@ pub struct CosignLine {
 /// Returns what to run to verify the image, one line for each generation of cosign.
 ///
 /// The kind of the key makes no difference: we sign what `cosign verify --key` assumes when it isn't told
-/// otherwise.
+/// otherwise, or tell it.
 pub fn verify_lines(of: &VerifyLines<'_>) -> Vec<CosignLine> {
     let root =
         |file: Option<&str>| file.map(|file| format!(" --trusted-root {}", quoted(file))).unwrap_or_default();
@@ -134,8 +136,9 @@ fn line(of: &VerifyLines<'_>, before: &str, flags: &str) -> String {
         .iter()
         .map(|(key, value)| format!(" -a {}", quoted(&format!("{key}={value}"))))
         .collect();
+    let hash = of.hash.map(|hash| format!(" --signature-digest-algorithm {hash}")).unwrap_or_default();
     let (repository, image) = (of.repository, of.image);
-    format!("{before}{storage}cosign verify {flags}{annotations}{http}{trust} {repository}@{image}")
+    format!("{before}{storage}cosign verify {flags}{hash}{annotations}{http}{trust} {repository}@{image}")
 }
 
 /// Quotes a word for a POSIX shell where it needs it.
@@ -164,6 +167,7 @@ mod tests {
             formats: Formats::Both,
             access,
             annotations: &annotations,
+            hash: None,
         };
         change(&mut of);
         let short = |line: CosignLine| line.line.replace(&image.to_string(), "DIGEST");
@@ -189,7 +193,8 @@ mod tests {
         let (formats, access) = (Formats::Both, RegistryAccess::default());
         let annotations = &BTreeMap::new();
         let (repository, image) = (&repository, &image);
-        let of = VerifyLines { repository, image, storage: None, by, formats, access, annotations };
+        let of =
+            VerifyLines { repository, image, storage: None, by, formats, access, annotations, hash: None };
         verify_lines(&of).into_iter().map(|line| line.line).collect()
     }
 
@@ -225,6 +230,11 @@ mod tests {
         let expected =
             r"--key 'it'\''s.pub' --insecure-ignore-tlog --allow-http-registry --allow-insecure-registry ";
         assert!(line.contains(expected), "{line}");
+        let line = &lines(|of| of.hash = Some("sha384"))[0];
+        assert!(
+            line.contains(" --insecure-ignore-tlog --signature-digest-algorithm sha384 docker.io/"),
+            "{line}"
+        );
         let access = RegistryAccess { insecure: true, ca_file: Some("our ca.pem"), ..Default::default() };
         let line = &lines(|of| of.access = access)[0];
         assert!(line.contains("--insecure-ignore-tlog --registry-cacert 'our ca.pem' docker.io/"), "{line}");
@@ -239,6 +249,7 @@ mod tests {
             formats: Formats::Both,
             access: RegistryAccess::default(),
             annotations: &annotations,
+            hash: None,
         };
         for CosignLine { line, .. } in verify_lines(&of) {
             assert!(line.contains(" -a 'k=<a b>' "), "{line}");

@@ -27,6 +27,9 @@ pub(super) const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 /// The payload type of an in-toto statement in a DSSE envelope.
 pub(super) const STATEMENT: &str = "application/vnd.in-toto+json";
 
+/// How many log entries, and how many timestamps, verifiers look at (sigstore-go `pkg/verify`).
+const WITNESSES_MAX: usize = 32;
+
 /// Returns the statement that says "this image is signed", byte for byte as cosign writes it.
 pub(super) fn signed_statement(image: &Digest, annotations: &BTreeMap<String, String>) -> Vec<u8> {
     let mut text = format!(
@@ -127,9 +130,12 @@ pub(super) fn open(json: &[u8]) -> Result<Opened, BundleError> {
         return Err(BundleError::Content("its payload is not an in-toto statement"));
     }
     let mut evidence = Evidence::new(envelope.signature.sig.into_bytes(), material);
-    let logged = bundle.verification_material.tlog_entries.into_iter();
-    evidence.logged = logged.map(|entry| LogEntry::new(entry, None)).collect();
+    let logged = bundle.verification_material.tlog_entries;
     let timestamps = bundle.verification_material.timestamp_verification_data.rfc3161_timestamps;
+    if logged.len().max(timestamps.len()) > WITNESSES_MAX {
+        return Err(BundleError::Content("it has more log entries or timestamps than verifiers look at"));
+    }
+    evidence.logged = logged.into_iter().map(|entry| LogEntry::new(entry, None)).collect();
     evidence.timestamps = timestamps.into_iter().map(|one| one.signed_timestamp.into_bytes()).collect();
     Ok(Opened { statement: envelope.payload.into_bytes(), evidence })
 }

@@ -85,15 +85,31 @@ pub trait Signer: Send + Sync {
     /// Returns the key that signs every time, or `None` where each signature has a key of its own.
     fn public_key(&self) -> Option<&PublicKey>;
 
+    /// Returns the hash that it signs over.
+    fn hash(&self) -> Hash {
+        Hash::Sha256
+    }
+
+    /// Returns cosign's name for the hash that it signs over, where verifiers have to be told of it.
+    fn unusual_hash(&self) -> Option<&'static str> {
+        let of_curve = self.public_key()?.kind().hash_of_curve();
+        (self.hash() == Hash::OfCurve).then_some(of_curve)
+    }
+
+    /// Signs over this hash from now on; returns whether it does.
+    fn use_hash(&mut self, hash: Hash) -> bool {
+        self.hash() == hash
+    }
+
     /// Returns whether this stored signature is as good as one that this signer would make now, so that it is kept
     /// instead of being made once more.
     ///
     /// # Errors
     /// What keeps this signer from signing, where that has to be begun to tell.
     async fn has_made(&self, content: Content<'_>, evidence: &Evidence) -> Result<bool, SignerError> {
-        // Only SHA-256 counts: of other hashes plain `cosign verify --key` knows nothing.
+        // Over another hash it is another signature: verifiers have to be told of that.
         let by_key =
-            |key: &PublicKey| key.verify(&content.message(), &evidence.signature) == Some(Hash::Sha256);
+            |key: &PublicKey| key.verify(&content.message(), &evidence.signature) == Some(self.hash());
         // Where logs are wanted, a signature that none has is another one.
         Ok(self.public_key().is_some_and(by_key) && self.verifier().verify(content, evidence).is_ok())
     }
@@ -180,12 +196,13 @@ impl Verifier for PublicKey {
 pub struct KeySigner {
     name: String,
     key: Arc<PrivateKey>,
+    hash: Hash,
 }
 
 impl KeySigner {
     /// Returns a signer; `name` is what messages call it.
     pub fn new(name: impl Into<String>, key: PrivateKey) -> Self {
-        Self { name: name.into(), key: Arc::new(key) }
+        Self { name: name.into(), key: Arc::new(key), hash: Hash::Sha256 }
     }
 }
 
@@ -203,11 +220,23 @@ impl Signer for KeySigner {
         Some(self.key.public())
     }
 
+    fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    fn use_hash(&mut self, hash: Hash) -> bool {
+        // Other kinds have but one.
+        if matches!(self.key.kind(), KeyKind::EcdsaP384 | KeyKind::EcdsaP521) {
+            self.hash = hash;
+        }
+        self.hash == hash
+    }
+
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
         // A few milliseconds at most (RSA 8192 takes about 20), so it stays on this thread.
         let signature = self
             .key
-            .sign(&content.message())
+            .sign(&content.message(), self.hash)
             .map_err(|error| SignerError { signer: self.name.clone(), source: Box::new(error) })?;
         Ok(Evidence::new(signature, Material::PublicKey { hint: self.key.public().hint() }))
     }
@@ -238,6 +267,10 @@ impl Signer for Annotated {
 
     fn public_key(&self) -> Option<&PublicKey> {
         self.signer.public_key()
+    }
+
+    fn hash(&self) -> Hash {
+        self.signer.hash()
     }
 
     fn annotations(&self) -> &BTreeMap<String, String> {

@@ -6,7 +6,7 @@ mod fulcio;
 use super::evidence::{Certified, Content, Evidence, Material, Signer, SignerError, Verifier};
 use super::http::{Http, HttpError};
 use super::identity::{self, AUDIENCE, IdentityError, IdentityToken, TokenSource};
-use super::key::{PrivateKey, PublicKey};
+use super::key::{Hash, PrivateKey, PublicKey};
 use super::login::{Login, LoginError, LoginSettings};
 use super::services::{ServiceError, ServicePlan, Services};
 use super::trust::{CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustRoot};
@@ -200,7 +200,7 @@ impl KeylessSigner {
         }
         let (key, material) = self.current().await?;
         let sign = || {
-            let signature = key.sign(&content.message()).map_err(|_| KeylessError::Key)?;
+            let signature = key.sign(&content.message(), Hash::Sha256).map_err(|_| KeylessError::Key)?;
             Ok::<_, KeylessError>(Evidence::new(signature, material.clone()))
         };
         let attest = |evidence, attempt| {

@@ -15,7 +15,7 @@ pub mod vault;
 
 use super::evidence::{Content, Evidence, Material, Signer, SignerError, Verifier};
 use super::http::HttpError;
-use super::key::{KeyError, KeyKind, PublicKey};
+use super::key::{Hash, KeyError, KeyKind, PublicKey};
 use async_trait::async_trait;
 use aws_lc_rs::digest;
 use http::StatusCode;
@@ -205,7 +205,12 @@ impl Hashing {
 trait Backend: Send + Sync {
     /// Signs a digest (or the message, where nothing is hashed) and returns the signature in the form that
     /// verifiers of images expect.
-    async fn sign(&self, message: &[u8], digest: &[u8]) -> Result<Vec<u8>, Fault>;
+    async fn sign(&self, message: &[u8], digest: &[u8], hashing: Hashing) -> Result<Vec<u8>, Fault>;
+
+    /// Whether it signs over whichever hash it is told, with ECDSA.
+    fn takes_any_hash(&self) -> bool {
+        false
+    }
 
     /// Returns what can be done about a fault.
     fn hint(&self, fault: &Fault) -> Option<String>;
@@ -327,20 +332,6 @@ impl KmsKey {
 }
 
 impl KmsSigner {
-    /// Returns what verifiers have to be told, where the service takes no hash that they assume.
-    pub fn remark(&self) -> Option<String> {
-        let (hash, name) = match self.opened.hashing {
-            Hashing::Sha384 => ("SHA-384", "sha384"),
-            Hashing::Sha512 => ("SHA-512", "sha512"),
-            Hashing::Sha256 | Hashing::None => return None,
-        };
-        Some(format!(
-            "{} signs with {hash} and this key: `cosign verify --key {}` accepts that; with the public key in a \
-             file, `.sig` signatures need `--signature-digest-algorithm {name}`, and cosign takes no bundles",
-            self.service, self.name
-        ))
-    }
-
     async fn sign_checked(&self, message: &[u8]) -> Result<Vec<u8>, KmsError> {
         let Opened { backend, public, hashing } = &self.opened;
         let failed = |source: Fault| KmsError {
@@ -349,7 +340,7 @@ impl KmsSigner {
             hint: backend.hint(&source),
             source,
         };
-        let signature = backend.sign(message, &hashing.digest(message)).await.map_err(failed)?;
+        let signature = backend.sign(message, &hashing.digest(message), *hashing).await.map_err(failed)?;
         match public.verify(message, &signature) {
             Some(_) => Ok(signature),
             None => Err(failed(Fault::Answer("what it signed does not verify with the key's public half"))),
@@ -369,6 +360,25 @@ impl Signer for KmsSigner {
 
     fn public_key(&self) -> Option<&PublicKey> {
         Some(&self.opened.public)
+    }
+
+    fn hash(&self) -> Hash {
+        match self.opened.hashing {
+            Hashing::Sha256 | Hashing::None => Hash::Sha256,
+            Hashing::Sha384 | Hashing::Sha512 => Hash::OfCurve,
+        }
+    }
+
+    fn use_hash(&mut self, hash: Hash) -> bool {
+        let Opened { backend, public, hashing } = &mut self.opened;
+        let wanted = match hash {
+            Hash::Sha256 => Hashing::usual(public.kind()),
+            Hash::OfCurve => Hashing::of_curve(public.kind()),
+        };
+        if backend.takes_any_hash() {
+            *hashing = wanted;
+        }
+        *hashing == wanted
     }
 
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {

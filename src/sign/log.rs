@@ -1,5 +1,7 @@
 //! Entries of transparency logs, as bundles and the annotations of `.sig` layers carry them.
 
+pub(super) mod v2;
+
 use crate::registry::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -52,6 +54,11 @@ impl LogEntry {
 
     pub(super) fn inner(&self) -> &TransparencyLogEntry {
         &self.entry
+    }
+
+    /// Whether it is of a log that speaks Rekor v2.
+    pub(super) fn is_v2(&self) -> bool {
+        self.entry.kind_version == KindVersion::HashedRekordV002
     }
 
     /// Returns the entry's number in its log.

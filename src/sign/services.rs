@@ -11,6 +11,7 @@ use sigstore_verify::trust_root::{
     SIGSTORE_PRODUCTION_SIGNING_CONFIG, ServiceConfiguration, ServiceEndpoint, ServiceSelector, SigningConfig,
 };
 use std::error::Error;
+use std::fmt;
 use std::str::FromStr;
 use url::Url;
 
@@ -21,6 +22,15 @@ pub enum LogVersion {
     V1,
     /// Rekor v2 (rekor-tiles): proves inclusion only, so keyless signatures need a timestamp beside it.
     V2,
+}
+
+impl fmt::Display for LogVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::V1 => "Rekor v1",
+            Self::V2 => "Rekor v2",
+        })
+    }
 }
 
 /// A transparency log.

@@ -1,8 +1,10 @@
 //! Who is trusted: certificate authorities, logs and clocks of a TrustedRoot, and the verifiers that stand on it.
 //!
-//! The only module that knows `sigstore-verify`, which does the certificate paths, SCTs, log proofs and timestamps.
-//! A `.sig` layer is shown to it as a bundle that signs a file, whose content is the payload.
+//! The only module that knows `sigstore-verify`, which does the certificate paths, SCTs, v1 logs and timestamps; entries
+//! of v2 logs are checked in `inclusion`. A `.sig` layer is shown to it as a bundle that signs a file, whose content is
+//! the payload.
 
+mod inclusion;
 mod parts;
 mod tuf;
 
@@ -21,10 +23,10 @@ use sigstore_types::bundle::{
 };
 use sigstore_types::{
     Artifact, Bundle, DerCertificate, DerPublicKey, DigestBytes, DsseEnvelope, DsseSignature, HashAlgorithm,
-    KeyId, KindVersion, MediaType, PayloadBytes, Rfc3161Timestamp, Sha256Hash, SignatureBytes,
-    SignatureContent, TimestampToken, VerificationMaterialContent,
+    KeyId, MediaType, PayloadBytes, Rfc3161Timestamp, Sha256Hash, SignatureBytes, SignatureContent,
+    TimestampToken, VerificationMaterialContent,
 };
-use sigstore_verify::crypto::parse_certificate_info;
+use sigstore_verify::crypto::{Keyring, parse_certificate_info};
 use sigstore_verify::trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy};
 use std::error::Error;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 pub struct TrustRoot {
     verifier: Arc<sigstore_verify::Verifier>,
     root: Arc<TrustedRoot>,
+    logs: Arc<Keyring>,
 }
 
 /// Why a file is no TrustedRoot.
@@ -59,7 +62,8 @@ impl TrustRoot {
         let root = TrustedRoot::from_json(text).map_err(|error| TrustError::Json(Box::new(error)))?;
         let verifier =
             sigstore_verify::Verifier::new(&root).map_err(|error| TrustError::Content(Box::new(error)))?;
-        Ok(Self { verifier: Arc::new(verifier), root: Arc::new(root) })
+        let logs = root.rekor_keys().map_err(|error| TrustError::Content(Box::new(error)))?;
+        Ok(Self { verifier: Arc::new(verifier), root: Arc::new(root), logs: Arc::new(logs) })
     }
 
     /// Returns the trust root of the public instance, as it was when this program was made.
@@ -217,7 +221,18 @@ impl Verifier for IdentityVerifier {
         if self.leniency.sct {
             policy = policy.skip_sct();
         }
-        if self.leniency.log || is_logged_by_promise(evidence)? {
+        let mut without_proof = true;
+        if !self.leniency.log {
+            without_proof = is_checked_without_proof(evidence)?;
+            let key = PublicKey::from_spki(&found.spki).map_err(|error| error.to_string())?;
+            self.trust.check_inclusion(&key, content, evidence)?;
+            if evidence.timestamps.is_empty() && evidence.logged.iter().all(LogEntry::is_v2) {
+                return Err(
+                    "nothing says when it was made: its log gives no time, and no clock saw it".to_owned()
+                );
+            }
+        }
+        if without_proof {
             policy = policy.skip_tlog_unsafe();
         }
         let shown = shown(content, evidence)?;
@@ -256,13 +271,13 @@ impl Verifier for WitnessedKey {
     }
 }
 
-/// Whether logs take signatures of such a key over SHA-256, which is what `cosign verify` wants: for the larger curves
+/// Whether v1 logs take signatures of such a key over SHA-256, which is what `cosign verify` wants: for the larger curves
 /// they want longer hashes, and for Ed25519 its pre-hashed variant.
 pub(super) fn is_loggable(kind: KeyKind) -> bool {
     matches!(kind, KeyKind::EcdsaP256 | KeyKind::Rsa { .. })
 }
 
-/// Checks what logs and clocks say of a key's signature.
+/// Checks what logs and clocks say of a key's signature, which holds.
 pub(super) fn check_witnesses(
     trust: &TrustRoot,
     key: &PublicKey,
@@ -270,12 +285,16 @@ pub(super) fn check_witnesses(
     evidence: &Evidence,
     log_wanted: bool,
 ) -> Result<(), String> {
-    if !is_loggable(key.kind()) {
-        return Err(format!("logs take no signatures of {} keys over SHA-256", key.kind()));
+    trust.check_inclusion(key, content, evidence)?;
+    let without_proof = !log_wanted || is_checked_without_proof(evidence)?;
+    if evidence.logged.iter().all(LogEntry::is_v2) {
+        return trust.check_timestamps(evidence);
     }
-    let key = DerPublicKey::from_bytes(key.spki());
-    let mut policy = PublicKeyVerificationPolicy::new(key);
-    if !log_wanted || is_logged_by_promise(evidence)? {
+    if !is_loggable(key.kind()) {
+        return Err(format!("v1 logs take no signatures of {} keys over SHA-256", key.kind()));
+    }
+    let mut policy = PublicKeyVerificationPolicy::new(DerPublicKey::from_bytes(key.spki()));
+    if without_proof {
         policy = policy.skip_tlog_unsafe();
     }
     let mut shown = shown(content, evidence)?;
@@ -289,27 +308,29 @@ pub(super) fn check_witnesses(
         .map_err(|error| reason(&error))
 }
 
-/// Whether a v1 log's promise is all that there is: layers have no place for a proof of inclusion, so the promise,
-/// which is checked wherever it is present, has to do.
-fn is_logged_by_promise(evidence: &Evidence) -> Result<bool, String> {
+/// Whether the library is to look for no proof of inclusion: all entries are v2 logs', or a v1 log's promise is all that
+/// there is. Layers have no place for a proof, so the promise, which is checked wherever it is present, has to do.
+fn is_checked_without_proof(evidence: &Evidence) -> Result<bool, String> {
     if evidence.logged.is_empty() {
         return Err("no transparency log has it".to_owned());
     }
-    if evidence.logged.iter().all(|entry| entry.inner().inclusion_proof.is_some()) {
-        return Ok(false);
+    let mut v1 = evidence.logged.iter().filter(|entry| !entry.is_v2()).map(LogEntry::inner).peekable();
+    if v1.peek().is_none() {
+        return Ok(true);
     }
-    let promised = evidence.logged.iter().map(LogEntry::inner).any(|entry| {
-        entry.kind_version != KindVersion::HashedRekordV002
-            && entry.inclusion_promise.is_some()
-            && entry.integrated_time.is_some()
-    });
-    match promised {
-        true => Ok(true),
-        false => Err("its log entry proves nothing".to_owned()),
+    let (mut proven, mut promised) = (true, false);
+    for entry in v1 {
+        proven &= entry.inclusion_proof.is_some();
+        promised |= entry.inclusion_promise.is_some() && entry.integrated_time.is_some();
+    }
+    match (proven, promised) {
+        (true, _) => Ok(false),
+        (false, true) => Ok(true),
+        (false, false) => Err("its log entry proves nothing".to_owned()),
     }
 }
 
-/// Evidence in the form that the library verifies.
+/// Evidence in the form that the library verifies, without the entries of v2 logs.
 struct Shown<'a> {
     bundle: Bundle,
     content: Content<'a>,
@@ -340,7 +361,8 @@ fn shown<'a>(content: Content<'a>, evidence: &Evidence) -> Result<Shown<'a>, Str
             CertificateContent::new(DerCertificate::from_bytes(leaf)),
         ),
     };
-    let entries = evidence.logged.iter().map(|entry| entry.inner().clone()).collect();
+    let entries = evidence.logged.iter().filter(|entry| !entry.is_v2());
+    let entries = entries.map(|entry| entry.inner().clone()).collect();
     let stamps = evidence.timestamps.iter().map(|der| Rfc3161Timestamp::new(TimestampToken::from_bytes(der)));
     let material = VerificationMaterial::new(material)
         .with_tlog_entries(entries)
@@ -379,6 +401,7 @@ fn reason(error: &sigstore_verify::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sign::key::{Hash, PrivateKey};
     use crate::sign::legacy::SignatureImage;
 
     macro_rules! fixture {
@@ -513,6 +536,76 @@ mod tests {
         }
         let unlogged = bundle::open(fixture!("bundle-key-notlog.json")).unwrap();
         assert!(verify(&unlogged).unwrap_err().contains("no transparency log"));
+    }
+
+    /// Of every kind of key that such a log takes, with what cosign 3 made.
+    #[test]
+    fn a_v2_log_s_entry_is_bound_to_the_signature_and_its_tree() {
+        let keys = [
+            (fixture!("bundle-rsa2048-rekorv2-tsa.json"), fixture!("keys/rsa2048-pkcs8.pem")),
+            (fixture!("bundle-p384-rekorv2-tsa.json"), fixture!("keys/p384-pkcs8.pem")),
+            (fixture!("bundle-p521-rekorv2-tsa.json"), fixture!("keys/p521-pkcs8.pem")),
+        ];
+        let root = || TrustRoot::parse(fixture!("trusted-root-v2.json")).unwrap();
+        for (json, pem) in keys {
+            let private = PrivateKey::from_pkcs8(pem::parse(pem).unwrap().contents()).unwrap();
+            let verify = |text: &str, trust: TrustRoot| {
+                let bundle::Opened { statement, evidence } = bundle::open(text.as_bytes()).unwrap();
+                let verifier = WitnessedKey::new(private.public().clone(), trust);
+                verifier.verify(Content::Statement(&statement), &evidence)
+            };
+            let text = std::str::from_utf8(json).unwrap();
+            assert_eq!(verify(text, root()), Ok(()));
+
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            let spoilt = |place: &str, to: &str| {
+                let mut value = value.clone();
+                *value.pointer_mut(&format!("/verificationMaterial{place}")).unwrap() = to.into();
+                verify(&value.to_string(), root()).unwrap_err()
+            };
+            const NOTE: &str = "/tlogEntries/0/inclusionProof/checkpoint/envelope";
+            let note = value.pointer(&format!("/verificationMaterial{NOTE}")).unwrap().as_str().unwrap();
+            // Other numbers, another tree, another log's name, nobody's signature.
+            const ZEROS: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+            let other_root = note.replace(note.lines().nth(2).unwrap(), ZEROS);
+            for (place, to) in [
+                ("/tlogEntries/0/logIndex", "0"),
+                ("/tlogEntries/0/inclusionProof/hashes/0", ZEROS),
+                (NOTE, &other_root),
+            ] {
+                let said = spoilt(place, to);
+                assert!(said.contains("not about this signature"), "{place}: {said}");
+            }
+            for to in [note.replacen("10.88.0.1", "10.88.0.2", 1), note.replacen("\n\n", "\nmore\n\n", 1)] {
+                assert!(spoilt(NOTE, &to).contains("did not sign"), "{to}");
+            }
+            let without = text.replace("inclusionProof", "noProof");
+            assert!(verify(&without, root()).unwrap_err().contains("proves nothing"));
+            const STAMP: &str = "/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp";
+            let stamp = value.pointer(&format!("/verificationMaterial{STAMP}")).unwrap().as_str().unwrap();
+            // Within its signature, at the end.
+            let (rest, last) = stamp.split_at(stamp.len() - 20);
+            let broken = format!("{rest}{}{}", if last.starts_with('A') { "B" } else { "A" }, &last[1..]);
+            assert!(spoilt(STAMP, &broken).contains("timestamp does not hold"));
+
+            // Another signature of the same key over the same content is not in the log, good as it is.
+            let mut opened = bundle::open(json).unwrap();
+            let content = Content::Statement(&opened.statement);
+            let hash =
+                if matches!(private.kind(), KeyKind::Rsa { .. }) { Hash::Sha256 } else { Hash::OfCurve };
+            opened.evidence.signature = private.sign(&content.message(), hash).unwrap();
+            opened.evidence.timestamps.clear();
+            let verifier = WitnessedKey::new(private.public().clone(), root());
+            let verified = verifier.verify(content, &opened.evidence);
+            // RSA's are the same each time.
+            assert_eq!(verified.is_ok(), hash == Hash::Sha256, "{verified:?}");
+
+            assert!(verify(text, local()).unwrap_err().contains("is not trusted"));
+            let moved = std::str::from_utf8(fixture!("trusted-root-v2.json")).unwrap();
+            let moved = moved.replace("http://10.88.0.1:5611", "http://log.example");
+            let moved = TrustRoot::parse(moved.as_bytes()).unwrap();
+            assert!(verify(text, moved).unwrap_err().contains("http://log.example did not sign"));
+        }
     }
 
     #[test]

@@ -6,12 +6,12 @@
 mod rekor;
 mod tsa;
 
-pub(super) use rekor::{key_details, path, version as log_version};
+pub(super) use rekor::{path, version as log_version};
 
 use super::evidence::{Content, Evidence, Signer, SignerError, Verifier};
 use super::http::{Http, HttpError};
-use super::key::{KeyKind, PublicKey};
-use super::log::LogEntry;
+use super::key::{Hash, KeyKind, PublicKey};
+use super::log::{LogEntry, v2};
 use super::services::{Log, LogMode, LogVersion, Services};
 use super::trust::{TrustRoot, check_witnesses};
 use crate::event::Events;
@@ -225,7 +225,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
 /// # Errors
 /// A key whose signatures logs don't take.
 pub fn witnessed(
-    signer: Box<dyn Signer>,
+    mut signer: Box<dyn Signer>,
     services: &Services,
     trust: Option<TrustRoot>,
     http: &Http,
@@ -233,19 +233,18 @@ pub fn witnessed(
 ) -> Result<Box<dyn Signer>, String> {
     let witnesses = Witnesses::new(http.clone(), services, events.clone());
     let Some(key) = signer.public_key().cloned().filter(|_| !witnesses.is_empty()) else { return Ok(signer) };
-    if !witnesses.logs.is_empty() && !super::trust::is_loggable(key.kind()) {
-        let (name, kind) = (signer.name(), key.kind());
-        return Err(format!(
-            "transparency logs take no {kind} signatures as `cosign verify` wants them, so `{name}` cannot be used with one: use an ECDSA P-256 or RSA key, or `--rekor=false`"
-        ));
-    }
-    // The library reads entries of v2 logs for one kind of key only.
-    let second = witnesses.logs.iter().find(|log| log.version == LogVersion::V2);
-    if let (Some(log), Some(_), KeyKind::Rsa { .. }) = (second, &trust, key.kind()) {
-        let (name, at) = (signer.name(), shown(&log.url));
-        return Err(format!(
-            "the entries of the log {at}, which speaks Rekor v2, cannot be verified for RSA keys, so `{name}` cannot be used with it: use an ECDSA P-256 key, another log, or `--rekor=false`"
-        ));
+    for log in &witnesses.logs {
+        let hash = match log.version {
+            LogVersion::V1 => Some(Hash::Sha256).filter(|_| super::trust::is_loggable(key.kind())),
+            LogVersion::V2 => v2::hash(key.kind()),
+        };
+        if !hash.is_some_and(|hash| signer.use_hash(hash)) {
+            let (name, kind, at) = (signer.name(), key.kind(), shown(&log.url));
+            return Err(format!(
+                "the log {at} ({}) takes no signatures that `{name}`, an {kind} key, makes and that `cosign verify` accepts: use an ECDSA P-256 key, or `--rekor=false`",
+                log.version
+            ));
+        }
     }
     Ok(Box::new(Witnessed::new(signer, key, witnesses, trust)))
 }
@@ -313,6 +312,10 @@ impl Signer for Shared {
         self.0.public_key()
     }
 
+    fn hash(&self) -> Hash {
+        self.0.hash()
+    }
+
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
         self.0.sign(content).await
     }
@@ -330,6 +333,10 @@ impl Signer for Witnessed {
 
     fn public_key(&self) -> Option<&PublicKey> {
         Some(&self.key)
+    }
+
+    fn hash(&self) -> Hash {
+        self.inner.hash()
     }
 
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {

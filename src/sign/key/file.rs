@@ -103,7 +103,7 @@ mod tests {
     fn every_kind_signs_what_its_public_half_verifies(#[case] pem: &[u8], #[case] kind: KeyKind) {
         let KeyFile::Plain(key) = KeyFile::parse(pem).unwrap() else { panic!("a plain key") };
         assert_eq!(key.kind(), kind);
-        let signature = key.sign(b"message").unwrap();
+        let signature = key.sign(b"message", Hash::Sha256).unwrap();
         assert_eq!(key.public().verify(b"message", &signature), Some(Hash::Sha256));
         assert_eq!(key.public().verify(b"massage", &signature), None);
         let mut damaged = signature;

@@ -1,9 +1,9 @@
 //! The private half: signs bytes, never shows itself.
 
-use super::{KeyError, KeyKind, PublicKey};
+use super::{Hash, KeyError, KeyKind, PublicKey};
 use aws_lc_rs::digest;
 use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::error::KeyRejected;
+use aws_lc_rs::error::{KeyRejected, Unspecified};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _};
@@ -16,9 +16,8 @@ pub struct PrivateKey {
 }
 
 enum Pair {
+    /// With the hash of the curve's own size: the provider joins not every curve with SHA-256.
     Ecdsa(EcdsaKeyPair),
-    /// P-384 stands apart because the provider has no signing algorithm that joins it with SHA-256.
-    EcdsaP384(EcdsaKeyPair),
     Rsa(Box<RsaKeyPair>),
     Ed25519(Ed25519KeyPair),
 }
@@ -47,15 +46,11 @@ impl PrivateKey {
         let read =
             |algorithm: &'static EcdsaSigningAlgorithm| EcdsaKeyPair::from_private_key_der(algorithm, der);
         let pair = read(&signature::ECDSA_P256_SHA256_ASN1_SIGNING)
-            .map(Pair::Ecdsa)
-            .or_else(|_| read(&signature::ECDSA_P384_SHA384_ASN1_SIGNING).map(Pair::EcdsaP384))
-            .or_else(|_| read(&signature::ECDSA_P521_SHA256_ASN1_SIGNING).map(Pair::Ecdsa))
+            .or_else(|_| read(&signature::ECDSA_P384_SHA384_ASN1_SIGNING))
+            .or_else(|_| read(&signature::ECDSA_P521_SHA512_ASN1_SIGNING))
             .map_err(|_| KeyError::Unsupported("EC key"))?;
-        let (Pair::Ecdsa(key) | Pair::EcdsaP384(key)) = &pair else {
-            unreachable!("only EC pairs are made above")
-        };
-        let spki = key.public_key().as_der().map_err(|_| KeyError::Unsupported("EC key"))?;
-        Ok(Self { public: PublicKey::from_spki(spki.as_ref())?, pair })
+        let spki = pair.public_key().as_der().map_err(|_| KeyError::Unsupported("EC key"))?;
+        Ok(Self { public: PublicKey::from_spki(spki.as_ref())?, pair: Pair::Ecdsa(pair) })
     }
 
     /// Reads an `RSA PRIVATE KEY` (PKCS#1).
@@ -81,22 +76,19 @@ impl PrivateKey {
         &self.public
     }
 
-    /// Signs the message: ECDSA of every curve and RSA (PKCS#1 v1.5) over its SHA-256, Ed25519 pure.
+    /// Signs the message: ECDSA over this hash, RSA (PKCS#1 v1.5) over its SHA-256, Ed25519 pure.
     ///
     /// ECDSA signatures are DER, as all verifiers of images expect. SHA-256 for every curve is what
     /// `cosign verify --key` assumes when it isn't told otherwise.
     ///
     /// # Errors
     /// Only when the provider fails, such as for lack of randomness.
-    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignatureError> {
+    pub fn sign(&self, message: &[u8], hash: Hash) -> Result<Vec<u8>, SignatureError> {
         let random = SystemRandom::new();
         match &self.pair {
             Pair::Ecdsa(pair) => {
-                Ok(pair.sign(&random, message).map_err(|_| SignatureError)?.as_ref().to_vec())
-            }
-            Pair::EcdsaP384(pair) => {
-                let padded = sha256_for_p384(message).map_err(|_| SignatureError)?;
-                Ok(pair.sign_digest(&padded).map_err(|_| SignatureError)?.as_ref().to_vec())
+                let signed = self.ecdsa_digest(message, hash).and_then(|digest| pair.sign_digest(&digest));
+                Ok(signed.map_err(|_| SignatureError)?.as_ref().to_vec())
             }
             Pair::Rsa(pair) => {
                 let mut bytes = vec![0; pair.public_modulus_len()];
@@ -107,23 +99,29 @@ impl PrivateKey {
             Pair::Ed25519(pair) => Ok(pair.try_sign(message).map_err(|_| SignatureError)?.as_ref().to_vec()),
         }
     }
+
+    /// Returns the digest for ECDSA. A SHA-256 is padded on the left to the length that the provider wants for the curve:
+    /// ECDSA reads a hash that is no longer than the curve's order as one big-endian integer (FIPS 186-5, 6.4.1;
+    /// SEC 1, 4.1.3), so leading zeros change nothing.
+    fn ecdsa_digest(&self, message: &[u8], hash: Hash) -> Result<digest::Digest, Unspecified> {
+        let of_curve = match self.kind() {
+            KeyKind::EcdsaP384 => &digest::SHA384,
+            KeyKind::EcdsaP521 => &digest::SHA512,
+            _ => &digest::SHA256,
+        };
+        if hash == Hash::OfCurve {
+            return Ok(digest::digest(of_curve, message));
+        }
+        let mut padded = vec![0; of_curve.output_len() - digest::SHA256_OUTPUT_LEN];
+        padded.extend_from_slice(digest::digest(&digest::SHA256, message).as_ref());
+        digest::Digest::import_less_safe(&padded, of_curve)
+    }
 }
 
 /// The provider could not make the signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the cryptographic provider could not sign")]
 pub struct SignatureError;
-
-/// Returns the SHA-256 of `message`, padded on the left to the length that the provider's P-384 takes.
-///
-/// ECDSA reads a hash that is no longer than the curve's order as one big-endian integer (FIPS 186-5, 6.4.1;
-/// SEC 1, 4.1.3), so leading zeros change nothing: the result is a P-384 signature over the SHA-256.
-fn sha256_for_p384(message: &[u8]) -> Result<digest::Digest, aws_lc_rs::error::Unspecified> {
-    let mut padded = [0; digest::SHA384_OUTPUT_LEN];
-    padded[digest::SHA384_OUTPUT_LEN - digest::SHA256_OUTPUT_LEN..]
-        .copy_from_slice(digest::digest(&digest::SHA256, message).as_ref());
-    digest::Digest::import_less_safe(&padded, &digest::SHA384)
-}
 
 /// The provider tells sizes only by the description of its error.
 fn is_rsa_of_wrong_size(error: &KeyRejected) -> bool {

@@ -37,6 +37,17 @@ impl fmt::Display for KeyKind {
     }
 }
 
+impl KeyKind {
+    /// Returns cosign's name for [`Hash::OfCurve`] with such a key.
+    pub fn hash_of_curve(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 => "sha256",
+            Self::EcdsaP384 => "sha384",
+            Self::EcdsaP521 | Self::Rsa { .. } | Self::Ed25519 => "sha512",
+        }
+    }
+}
+
 /// The hash that a signature was made over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hash {

@@ -4,7 +4,7 @@ use super::KeylessError;
 use crate::sign::der;
 use crate::sign::http::{Http, HttpError, Limits, Request, shown};
 use crate::sign::identity::{AUDIENCE, IdentityToken};
-use crate::sign::key::{PrivateKey, pem_text};
+use crate::sign::key::{Hash, PrivateKey, pem_text};
 use crate::sign::witness::path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -134,7 +134,7 @@ fn signing_request(key: &PrivateKey) -> Option<Vec<u8>> {
     let no_name = der::sequence(&[]);
     let no_attributes = [0xa0, 0];
     let info = der::sequence(&[&der::tlv(der::INTEGER, &[0]), &no_name, key.public().spki(), &no_attributes]);
-    let signature = key.sign(&info).ok()?;
+    let signature = key.sign(&info, Hash::Sha256).ok()?;
     let algorithm = der::sequence(&[der::OID_ECDSA_SHA256]);
     let bits = [&[0], signature.as_slice()].concat();
     Some(der::sequence(&[&info, &algorithm, &der::tlv(der::BIT_STRING, &bits)]))

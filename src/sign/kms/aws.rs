@@ -346,7 +346,7 @@ impl Kms {
 
 #[async_trait]
 impl Backend for Kms {
-    async fn sign(&self, _message: &[u8], digest: &[u8]) -> Result<Vec<u8>, Fault> {
+    async fn sign(&self, _message: &[u8], digest: &[u8], _hashing: Hashing) -> Result<Vec<u8>, Fault> {
         let body = json!({
             "KeyId": self.id,
             "Message": STANDARD.encode(digest),

@@ -393,7 +393,7 @@ fn login_refusal(answer: &Answer) -> Fault {
 
 #[async_trait]
 impl Backend for Vault {
-    async fn sign(&self, _message: &[u8], digest: &[u8]) -> Result<Vec<u8>, Fault> {
+    async fn sign(&self, _message: &[u8], digest: &[u8], _hashing: Hashing) -> Result<Vec<u8>, Fault> {
         let body = json!({ "alg": self.algorithm, "value": URL_SAFE_NO_PAD.encode(digest) });
         let request = Request::post_json(self.url("/sign")?, &body).repeatable();
         let SignAnswer { value } = self.call(request).await?;

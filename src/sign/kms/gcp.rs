@@ -310,8 +310,8 @@ fn is_version_of(name: &str, key: &str) -> bool {
 
 #[async_trait]
 impl Backend for Kms {
-    async fn sign(&self, _message: &[u8], digest: &[u8]) -> Result<Vec<u8>, Fault> {
-        let kind = match self.hashing {
+    async fn sign(&self, _message: &[u8], digest: &[u8], hashing: Hashing) -> Result<Vec<u8>, Fault> {
+        let kind = match hashing {
             Hashing::Sha384 => "sha384",
             Hashing::Sha512 => "sha512",
             Hashing::Sha256 | Hashing::None => "sha256",

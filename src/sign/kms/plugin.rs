@@ -24,8 +24,6 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 const ANSWER_MAX: u64 = 1 << 20;
 const STDERR_MAX: u64 = 64 << 10;
 const PROTOCOL: &str = "v1";
-/// Go's number of SHA-256 (crypto.Hash).
-const SHA256: u8 = 5;
 
 /// `NAME://ID`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +130,7 @@ struct Plugin(Settings);
 
 impl Plugin {
     async fn public_key(&self) -> Result<PublicKey, Fault> {
-        let answer = self.call("publicKey", json!({ "publicKeyOptions": {} }), b"").await?;
+        let answer = self.call("publicKey", json!({ "publicKeyOptions": {} }), b"", Hashing::Sha256).await?;
         Self::read(answer.public_key)
     }
 
@@ -141,9 +139,11 @@ impl Plugin {
         if self.public_key().await.is_ok() {
             return Err(Fault::Exists);
         }
-        let answer = self.call("defaultAlgorithm", json!({}), b"").await?;
+        let answer = self.call("defaultAlgorithm", json!({}), b"", Hashing::Sha256).await?;
         let best = answer.default_algorithm.ok_or(Fault::Answer("its answer names no algorithm"))?;
-        let answer = self.call("createKey", json!({ "algorithm": best.default_algorithm }), b"").await?;
+        let answer = self
+            .call("createKey", json!({ "algorithm": best.default_algorithm }), b"", Hashing::Sha256)
+            .await?;
         Self::read(answer.create_key)
     }
 
@@ -158,12 +158,19 @@ impl Plugin {
         method: &str,
         arguments: serde_json::Value,
         message: &[u8],
+        hashing: Hashing,
     ) -> Result<Answer, Fault> {
+        // Go's numbers of them (`crypto.Hash`).
+        let hash = match hashing {
+            Hashing::Sha256 | Hashing::None => 5,
+            Hashing::Sha384 => 6,
+            Hashing::Sha512 => 7,
+        };
         let mut request = json!({
             "initOptions": {
                 "protocolVersion": PROTOCOL,
                 "keyResourceID": self.0.key.id,
-                "hashFunc": SHA256,
+                "hashFunc": hash,
             },
             "methodName": method,
         });
@@ -232,10 +239,14 @@ async fn read(mut from: impl AsyncRead + Unpin, limit: u64) -> std::io::Result<V
 
 #[async_trait]
 impl Backend for Plugin {
-    async fn sign(&self, message: &[u8], _digest: &[u8]) -> Result<Vec<u8>, Fault> {
-        let answer = self.call("signMessage", json!({ "signOptions": {} }), message).await?;
+    async fn sign(&self, message: &[u8], _digest: &[u8], hashing: Hashing) -> Result<Vec<u8>, Fault> {
+        let answer = self.call("signMessage", json!({ "signOptions": {} }), message, hashing).await?;
         let answer = answer.sign_message.ok_or(Fault::Answer("its answer holds no signature"))?;
         STANDARD.decode(answer.signature).map_err(|_| Fault::Answer("its signature is not base64"))
+    }
+
+    fn takes_any_hash(&self) -> bool {
+        true
     }
 
     fn hint(&self, _fault: &Fault) -> Option<String> {

@@ -101,7 +101,6 @@ struct Transit {
     http: Http,
     settings: Settings,
     version: u64,
-    hashing: Hashing,
 }
 
 #[derive(Deserialize)]
@@ -139,7 +138,7 @@ struct Errors {
 
 pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
     let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
-    let mut transit = Transit { http, settings, version: 0, hashing: Hashing::Sha256 };
+    let mut transit = Transit { http, settings, version: 0 };
     let public = match transit.public_key().await {
         Ok(public) => public,
         Err(fault) => {
@@ -147,13 +146,12 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
             return Err((fault, hint));
         }
     };
-    transit.hashing = Hashing::usual(public.kind());
-    Ok(Opened { hashing: transit.hashing, backend: Box::new(transit), public })
+    Ok(Opened { hashing: Hashing::usual(public.kind()), backend: Box::new(transit), public })
 }
 
 pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Option<String>)> {
     let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
-    let mut transit = Transit { http, settings, version: 0, hashing: Hashing::Sha256 };
+    let mut transit = Transit { http, settings, version: 0 };
     match transit.create().await {
         Ok(public) => Ok(public),
         Err(fault) => {
@@ -250,15 +248,17 @@ impl Transit {
 
 #[async_trait]
 impl Backend for Transit {
-    async fn sign(&self, _message: &[u8], digest: &[u8]) -> Result<Vec<u8>, Fault> {
+    async fn sign(&self, _message: &[u8], digest: &[u8], hashing: Hashing) -> Result<Vec<u8>, Fault> {
         let key = &self.settings.key.name;
-        let url = match self.hashing {
+        let url = match hashing {
             Hashing::None => self.url(&["sign", key]),
-            _ => self.url(&["sign", key, "sha2-256"]),
+            Hashing::Sha256 => self.url(&["sign", key, "sha2-256"]),
+            Hashing::Sha384 => self.url(&["sign", key, "sha2-384"]),
+            Hashing::Sha512 => self.url(&["sign", key, "sha2-512"]),
         };
         let body = serde_json::json!({
             "input": STANDARD.encode(digest),
-            "prehashed": self.hashing != Hashing::None,
+            "prehashed": hashing != Hashing::None,
             "key_version": self.version,
             "signature_algorithm": "pkcs1v15",
         });
@@ -268,13 +268,17 @@ impl Backend for Transit {
         STANDARD.decode(encoded).map_err(|_| Fault::Answer("its signature is not base64"))
     }
 
+    fn takes_any_hash(&self) -> bool {
+        true
+    }
+
     fn hint(&self, fault: &Fault) -> Option<String> {
         let Fault::Http(error) = fault else { return None };
         let Settings { key: Key { product, name }, mount, .. } = &self.settings;
         Some(match error.status() {
             Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => format!(
                 "the token must be valid and its policy allow `read` on `{mount}/keys/{name}` and `update` on \
-                 `{mount}/sign/{name}` and `{mount}/sign/{name}/sha2-256`"
+                 `{mount}/sign/{name}` and `{mount}/sign/{name}/*`"
             ),
             Some(StatusCode::NOT_FOUND) => format!(
                 "make it with `{} write -f {mount}/keys/{name} type=ecdsa-p256`, or say where the engine is with TRANSIT_SECRET_ENGINE_PATH",

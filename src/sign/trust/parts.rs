@@ -3,8 +3,7 @@
 use super::{TrustError, TrustRoot};
 use crate::registry::Digest;
 use crate::sign::der;
-use crate::sign::key::PublicKey;
-use crate::sign::witness::key_details;
+use crate::sign::key::{KeyKind, PublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -105,6 +104,19 @@ fn logs(pem: &[u8]) -> Result<Value, TrustError> {
     let logs = blocks.iter().filter(|block| block.tag() == "PUBLIC KEY").map(log);
     let logs = logs.collect::<Result<Vec<_>, _>>()?;
     if logs.is_empty() { Err(nothing("public key")) } else { Ok(Value::Array(logs)) }
+}
+
+/// sigstore's name for a key that signs SHA-256 (protobuf-specs `PublicKeyDetails`).
+fn key_details(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::EcdsaP256 => "PKIX_ECDSA_P256_SHA_256",
+        KeyKind::EcdsaP384 => "PKIX_ECDSA_P384_SHA_256",
+        KeyKind::EcdsaP521 => "PKIX_ECDSA_P521_SHA_256",
+        KeyKind::Rsa { bits: ..=2048 } => "PKIX_RSA_PKCS1V15_2048_SHA256",
+        KeyKind::Rsa { bits: ..=3072 } => "PKIX_RSA_PKCS1V15_3072_SHA256",
+        KeyKind::Rsa { .. } => "PKIX_RSA_PKCS1V15_4096_SHA256",
+        KeyKind::Ed25519 => "PKIX_ED25519",
+    }
 }
 
 #[cfg(test)]

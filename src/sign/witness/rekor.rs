@@ -1,14 +1,15 @@
 //! Transparency logs: Rekor v1 and v2 (rekor-tiles).
 //!
-//! v2 takes `hashedrekord` alone, also for what stands in an envelope: the digest of what the signature covers. v1 has
-//! an entry type for envelopes, which older verifiers of bundles look for.
+//! v2 takes the digest of what the signature covers alone ([`Rekord`]). v1 has an entry type for envelopes, which older
+//! verifiers of bundles look for.
 
 use super::WitnessError;
 use crate::registry::Digest;
 use crate::sign::bundle;
 use crate::sign::evidence::{Content, Evidence, Material};
 use crate::sign::http::{Answer, Http, HttpError, Limits, Request, shown};
-use crate::sign::key::{KeyKind, PublicKey, pem_text};
+use crate::sign::key::{PublicKey, pem_text};
+use crate::sign::log::v2::Rekord;
 use crate::sign::log::{LogEntry, from_hex};
 use crate::sign::services::{Log, LogVersion};
 use base64::Engine as _;
@@ -73,19 +74,9 @@ async fn record_v2(
     key: &PublicKey,
     evidence: &Evidence,
 ) -> Result<LogEntry, WitnessError> {
-    let mut verifier = match &evidence.material {
-        Material::Certificate { leaf, .. } => {
-            json!({ "x509Certificate": { "rawBytes": STANDARD.encode(leaf) } })
-        }
-        Material::PublicKey { .. } => json!({ "publicKey": { "rawBytes": STANDARD.encode(key.spki()) } }),
-    };
-    verifier["keyDetails"] = json!(key_details(key.kind()));
-    let digest = Digest::of(&content.message());
-    let body = json!({ "hashedRekordRequestV002": {
-        "digest": STANDARD.encode(digest.bytes()),
-        "signature": { "content": STANDARD.encode(&evidence.signature), "verifier": verifier },
-    }});
-    let request = Request::post_json(path(url, "api/v2/log/entries"), &body).repeatable();
+    let foreign = || foreign(url);
+    let rekord = Rekord::of(content, key, evidence).ok_or_else(foreign)?;
+    let request = Request::post_json(path(url, "api/v2/log/entries"), &rekord.request()).repeatable();
     let answer = http.send(SERVICE, request, limits()).await?;
     if answer.status == StatusCode::CONFLICT {
         return Err(WitnessError::AlreadyLogged { url: shown(url) });
@@ -98,13 +89,8 @@ async fn record_v2(
     }
     let entry: TransparencyLogEntry =
         serde_json::from_value(json).map_err(|_| answer.garbage("a log entry"))?;
-    let logged: HashedRekordV2Json = serde_json::from_slice(entry.canonicalized_body.as_bytes())
-        .map_err(|_| answer.garbage("a log entry"))?;
-    let logged = logged.spec.inner;
-    let fits = STANDARD.decode(logged.data.digest).is_ok_and(|logged| logged == digest.bytes())
-        && STANDARD.decode(logged.signature.content).is_ok_and(|logged| logged == evidence.signature);
-    if !fits {
-        return Err(foreign(url));
+    if entry.canonicalized_body.as_bytes() != rekord.body() {
+        return Err(foreign());
     }
     Ok(LogEntry::new(entry, Some(shown(url).trim_end_matches('/').to_owned())))
 }
@@ -202,49 +188,9 @@ pub(in crate::sign) fn path(base: &Url, tail: &str) -> Url {
     url
 }
 
-/// sigstore's name for a key that signs SHA-256 (protobuf-specs `PublicKeyDetails`).
-pub(in crate::sign) fn key_details(kind: KeyKind) -> &'static str {
-    match kind {
-        KeyKind::EcdsaP256 => "PKIX_ECDSA_P256_SHA_256",
-        KeyKind::EcdsaP384 => "PKIX_ECDSA_P384_SHA_256",
-        KeyKind::EcdsaP521 => "PKIX_ECDSA_P521_SHA_256",
-        KeyKind::Rsa { bits: ..=2048 } => "PKIX_RSA_PKCS1V15_2048_SHA256",
-        KeyKind::Rsa { bits: ..=3072 } => "PKIX_RSA_PKCS1V15_3072_SHA256",
-        KeyKind::Rsa { .. } => "PKIX_RSA_PKCS1V15_4096_SHA256",
-        KeyKind::Ed25519 => "PKIX_ED25519",
-    }
-}
-
 #[derive(Deserialize)]
 struct RefusalJson {
     message: String,
-}
-
-#[derive(Deserialize)]
-struct HashedRekordV2Json {
-    spec: SpecV2Json,
-}
-
-#[derive(Deserialize)]
-struct SpecV2Json {
-    #[serde(rename = "hashedRekordV002")]
-    inner: RekordV2Json,
-}
-
-#[derive(Deserialize)]
-struct RekordV2Json {
-    data: DataV2Json,
-    signature: SignatureV2Json,
-}
-
-#[derive(Deserialize)]
-struct DataV2Json {
-    digest: String,
-}
-
-#[derive(Deserialize)]
-struct SignatureV2Json {
-    content: String,
 }
 
 #[derive(Deserialize)]

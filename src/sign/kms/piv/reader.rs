@@ -81,7 +81,7 @@ fn hint(fault: &Fault) -> Option<String> {
 
 #[async_trait]
 impl Backend for SecurityKey {
-    async fn sign(&self, _message: &[u8], digest: &[u8]) -> Result<Vec<u8>, Fault> {
+    async fn sign(&self, _message: &[u8], digest: &[u8], _hashing: Hashing) -> Result<Vec<u8>, Fault> {
         let (card, slot, pin, kind) = (Arc::clone(&self.card), self.slot, self.pin.clone(), self.kind);
         let digest = digest.to_vec();
         let signed = task::spawn_blocking(move || {
@@ -89,6 +89,10 @@ impl Backend for SecurityKey {
             applet::sign(&mut hold(&mut card)?, slot, pin.as_ref(), kind, &digest)
         });
         signed.join().await
+    }
+
+    fn takes_any_hash(&self) -> bool {
+        true
     }
 
     fn hint(&self, fault: &Fault) -> Option<String> {

@@ -184,7 +184,7 @@ fn belongs(session: &Session, certificate: ObjectHandle, public: &PublicKey) -> 
 
 #[async_trait]
 impl Backend for Token {
-    async fn sign(&self, message: &[u8], digest: &[u8]) -> Result<Vec<u8>, Fault> {
+    async fn sign(&self, message: &[u8], digest: &[u8], _hashing: Hashing) -> Result<Vec<u8>, Fault> {
         let (session, key, kind) = (Arc::clone(&self.session), self.key, self.kind);
         let (message, digest) = (message.to_vec(), digest.to_vec());
         let signed = task::spawn_blocking(move || {
@@ -199,6 +199,10 @@ impl Backend for Token {
             KeyKind::Rsa { .. } => Ok(raw),
             _ => der::signature(&raw).ok_or(Fault::Answer("its signature is no pair of numbers")),
         }
+    }
+
+    fn takes_any_hash(&self) -> bool {
+        true
     }
 
     fn hint(&self, _fault: &Fault) -> Option<String> {
