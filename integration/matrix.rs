@@ -25,8 +25,7 @@ use crate::openbao::{OpenBao, ROOT};
 use crate::rig::Rig;
 use crate::row::{Outcome, Signer, check};
 use crate::services::Services;
-use crate::support::{Bench, PLUGIN, PLUGIN_KEYS, client, push_image};
-use kubectl_build::registry::Repository;
+use crate::support::{Bench, PLUGIN, PLUGIN_KEYS};
 use rstest::rstest;
 
 const OK: Outcome = Outcome::Accepted;
@@ -79,29 +78,6 @@ async fn the_matrix(
         _ => Vec::new(),
     };
     check(&bench, &signer, format, &log, outcome).await;
-}
-
-/// RSA signs the same thing the same way each time, a v2 log takes a signature but once, and gives no way to find it.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the rig"]
-async fn what_an_rsa_key_signed_elsewhere_is_logged_again_with_an_annotation() {
-    let (_, bench, Signer { flags, .. }) = signer("rsa2048");
-    let log = Services::load().config_flags();
-    let name = format!("{:?}", std::time::SystemTime::now());
-    let host = &bench.registry().host;
-    let [one, two] = ["one", "two"].map(|place| format!("{host}/rsa/{place}").parse::<Repository>().unwrap());
-    let digest = push_image(&client(), &one, &name).await.digest;
-    push_image(&client(), &two, &name).await;
-    let sign = |place: &Repository, more: &[&str]| {
-        let image = format!("{place}@{digest}");
-        let flags = flags.iter().chain(&log).map(String::as_str);
-        let all = ["sign", &image, "--signature-format", "bundle"].into_iter().chain(flags);
-        bench.tool(&all.chain(more.iter().copied()).collect::<Vec<_>>())
-    };
-    sign(&one, &[]).ok();
-    sign(&two, &[]).fails(4, &["has this very signature already", "-a attempt=2"]);
-    assert!(!bench.is_signed(&format!("{two}@{digest}")).await);
-    sign(&two, &["-a", "attempt=2"]).ok();
 }
 
 /// Returns a signer with the bench that it signs at, and with its server, if it is one.

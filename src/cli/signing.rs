@@ -104,7 +104,7 @@ pub struct IdentityArgs {
     /// How a person logs in: `normal` (a browser on this machine) or `device` (a code for any browser)
     #[arg(long, value_name = "FLOW")]
     pub fulcio_auth_flow: Option<String>,
-    /// How long a login is waited for once the build is done (default 5m)
+    /// How long a login is waited for once the build is done (default 5m), and the longest wait for any answer of a signing service
     #[arg(long, value_name = "TIME")]
     pub sign_timeout: Option<String>,
     /// File that names the services, instead of the flags (`cosign signing-config create` writes one)

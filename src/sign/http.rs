@@ -33,6 +33,8 @@ pub struct HttpOptions {
     pub proxies: Proxies,
     /// No certificate is checked.
     pub insecure: bool,
+    /// No answer is waited for longer, whatever it usually takes.
+    pub longest: Option<Duration>,
 }
 
 /// Proxies as `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name them.
@@ -78,6 +80,7 @@ pub enum HttpOptionsError {
 pub struct Http {
     client: reqwest::Client,
     direct: reqwest::Client,
+    longest: Option<Duration>,
 }
 
 /// One request.
@@ -374,7 +377,7 @@ impl Http {
             true => direct.clone(),
             false => build(proxies).map_err(HttpOptionsError::Client)?,
         };
-        Ok(Self { client, direct })
+        Ok(Self { client, direct, longest: options.longest })
     }
 
     /// Sends a request and reads the whole answer, whatever its status. A repeatable one is tried up to three
@@ -412,8 +415,9 @@ impl Http {
 
     async fn attempt(&self, request: &Request, place: &Place, limits: Limits) -> Result<Answer, HttpError> {
         let whole = self.exchange(request, place, limits.max_body);
-        let slow = || HttpError::Slow { place: place.clone(), limit: limits.timeout };
-        tokio::time::timeout(limits.timeout, whole).await.map_err(|_| slow())?
+        let limit = self.longest.map_or(limits.timeout, |longest| longest.min(limits.timeout));
+        let slow = || HttpError::Slow { place: place.clone(), limit };
+        tokio::time::timeout(limit, whole).await.map_err(|_| slow())?
     }
 
     async fn exchange(&self, request: &Request, place: &Place, max_body: usize) -> Result<Answer, HttpError> {

@@ -105,8 +105,9 @@ impl Witnesses {
         Ok(evidence)
     }
 
-    /// Lets every log and clock see the signature, all at once, and adds what they say. `.sig` layers have a place for
-    /// one entry, of a v1 log only: for them nothing else is asked.
+    /// Lets every clock and then every log see the signature, and adds what they say: what a clock failed to see is not
+    /// published, and no log is hung up on, for which Rekor v2 makes others pay. `.sig` layers have a place for one entry,
+    /// of a v1 log only: for them nothing else is asked.
     async fn show(
         &self,
         content: Content<'_>,
@@ -115,15 +116,13 @@ impl Witnesses {
         attempt: Attempt,
     ) -> Result<(), WitnessError> {
         let clocks = self.clocks.iter().map(|clock| self.stamp(clock, &evidence.signature));
+        let stamps = futures_util::future::try_join_all(clocks).await?;
         let logs = self
             .logs
             .iter()
             .filter(|log| log.takes(content))
             .map(|log| self.log(log, content, key, evidence, attempt));
-        let (stamps, entries) = tokio::try_join!(
-            futures_util::future::try_join_all(clocks),
-            futures_util::future::try_join_all(logs)
-        )?;
+        let entries = futures_util::future::try_join_all(logs).await?;
         evidence.timestamps.extend(stamps);
         evidence.logged.extend(entries.into_iter().flatten());
         Ok(())
