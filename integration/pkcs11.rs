@@ -110,14 +110,16 @@ async fn a_security_key_that_is_not_there_is_told() {
     let image = bench.image("piv").await;
     // Where the service of PC/SC is listened for: nobody is there, whatever this machine runs.
     bench.set("PCSCLITE_CSOCK_NAME", "/no/such/socket");
-    bench.tool(&["sign", &image, "--sk"]).fails(
-        2,
-        &[
-            "the security key could not read the public key of `PIV slot signature`",
-            "pcscd) does not run",
-            "package `pcscd`",
-        ],
-    );
+    for verb in ["sign", "verify"] {
+        bench.tool(&[verb, &image, "--sk"]).fails(
+            2,
+            &[
+                "the security key could not read the public key of `PIV slot signature`",
+                "pcscd) does not run",
+                "package `pcscd`",
+            ],
+        );
+    }
     assert!(!bench.is_signed(&image).await);
 }
 

@@ -156,7 +156,7 @@ write_env() {
 
 [[ -z $NETNS_FILE ]] || ((EUID == 0)) ||
   die "the services run in the cluster's network namespace, which needs root: run it with sudo"
-need_packages openssl=openssl curl=curl nsenter=util-linux
+need_packages openssl=openssl curl=curl nsenter=util-linux faketime=faketime
 "$HERE/peers.sh" fulcio rekor-tiles timestamp cosign3
 # kind's folder of peers holds links to them.
 built=$("$HERE/peers.sh" path)

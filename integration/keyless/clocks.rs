@@ -96,3 +96,55 @@ fn a_clock_that_is_wrong_is_noticed_before_anything_is_written() {
         assert_eq!(seen.tags(image.repository.split_once('/').expect("a name").1), ["base"]);
     }
 }
+
+/// This machine's own clock: ahead it hurts nobody, behind it is told of before anything is done, nothing is written, and
+/// the line that is printed finishes the job once the clock is right.
+#[test]
+#[ignore = "needs the rig"]
+fn a_clock_of_this_machine_that_is_wrong_is_told_of() {
+    let bench = Bench::new("default", "REGISTRY");
+    let path = bench.tool.file("token", bench.cluster_token("default", "default", "sigstore"));
+    let path = path.to_str().expect("UTF-8");
+    // The library that `faketime` loads, which takes a binary that loads any: not the static one.
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"));
+    let library =
+        library.iter().find(|path| std::path::Path::new(path).exists()).expect("the package faketime");
+    let link = bench.tool.home().join("bin/shifted");
+    std::fs::create_dir(&link).expect("a folder");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kubectl-build"), link.join("kubectl-buildkit"))
+        .expect("a link");
+    let sign = |image: &Image, shift: &str| {
+        let tag = format!("{}:shifted", image.repository);
+        let arguments = ["sign", "--registry-http", bench.host(), "--identity-token", path, "--tag", &tag];
+        let mut command = bench.tool.command("shifted/kubectl-buildkit", &arguments);
+        command.args(bench.config_flags()).arg(&image.reference);
+        command.env("LD_PRELOAD", library).env("FAKETIME", shift).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        run(command)
+    };
+    let tags =
+        |image: &Image| Seen::plain(&bench.rig).tags(image.repository.split_once('/').expect("a name").1);
+    let image = bench.image();
+    let ahead = sign(&image, "+30d");
+    assert_eq!(ahead.code, 0, "{}", ahead.stderr);
+    assert!(ahead.stderr.contains("days ahead of the certificate authority's"), "{}", ahead.stderr);
+    bench.verifies(&ahead, "cosign 3");
+
+    let image = bench.image();
+    let said = sign(&image, "-30d").fails(
+        4,
+        &[
+            "days behind the certificate authority",
+            "has begun by this machine's clock",
+            "was not moved",
+            "finish with: ",
+        ],
+    );
+    let (told, begun) =
+        (said.find("days behind the").expect("told"), said.find("getting a certificate").expect("begun"));
+    assert!(told < begun, "told before anything is done:\n{said}");
+    assert_eq!(tags(&image), ["base"]);
+    let line = said.lines().find_map(|line| line.split_once("finish with: ")).expect("a line").1;
+    bench.tool.shell(&line.replace("kubectl buildkit", "kubectl-buildkit"), &[]).ok();
+    assert!(tags(&image).contains(&"shifted".to_owned()));
+}

@@ -233,6 +233,43 @@ fn a_login_that_is_waited_for_can_be_stopped() {
     }
 }
 
+/// The port that the browser would come back to is taken: a code is confirmed instead.
+#[test]
+#[ignore = "needs the rig"]
+fn a_person_whose_browser_cannot_come_back_confirms_a_code() {
+    let desk = Desk::new("default");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let redirect = format!("http://localhost:{port}/auth/callback");
+    let mut pty = Pty::start(desk.sign(&["--progress", "plain", "--oidc-redirect-url", &redirect]));
+    let page = page(&mut pty, 0, &format!("{}/device?user_code=", desk.bench.services.get("LOGIN_ISSUER")));
+    let told = format!("no listener on localhost:{port}");
+    assert!(pty.said().contains(&told) && pty.said().contains("a code will do instead"), "{}", pty.said());
+    let browser = Browser::start(&desk.bench.rig);
+    browser.visit(&page);
+    browser.until("Confirm Device");
+    browser.click("button[type=submit]");
+    browser.log_in("turned");
+    browser.until("Sign-in Success");
+    assert_eq!(pty.ends(Instant::now(), LONG), 0, "{}", pty.said());
+    desk.verifies("turned");
+}
+
+/// Known before anybody is asked to log in.
+#[test]
+#[ignore = "needs the rig"]
+fn a_client_that_the_authority_does_not_know_is_told_which_it_knows() {
+    let desk = Desk::new("default");
+    let mut pty = Pty::start(desk.sign(&["--progress", "plain", "--oidc-client-id", "once"]));
+    assert_eq!(pty.ends(Instant::now(), LONG), 2, "{}", pty.said());
+    let said = pty.said();
+    assert!(
+        said.contains("gives to the client `once`") && said.contains("--oidc-client-id sigstore"),
+        "{said}"
+    );
+    assert!(!said.contains(LOOPBACK) && !said.contains("kubectl create token"), "{said}");
+}
+
 #[test]
 #[ignore = "needs the rig"]
 fn nobody_is_asked_where_nobody_is() {

@@ -32,6 +32,12 @@ pub struct VerifyByArgs {
     /// Key to verify with: a PEM file (public or private), `env://NAME`, `k8s://NAMESPACE/SECRET` (default: COSIGN_KEY); with several, each must have signed
     #[arg(long = "key", alias = "cosign-key", value_name = "REF", action = ArgAction::Append)]
     pub keys: Vec<String>,
+    /// Verify with the key of the PIV security key that is plugged in
+    #[arg(long)]
+    pub sk: bool,
+    /// Slot of the security key: `authentication`, `signature` (default), `card-authentication` or `key-management`
+    #[arg(long, value_name = "SLOT", requires = "sk")]
+    pub slot: Option<String>,
     /// File that holds the password, where the key is an encrypted private one
     #[arg(long, value_name = "FILE")]
     pub cosign_password_file: Option<PathBuf>,
@@ -42,16 +48,16 @@ pub struct VerifyByArgs {
     #[arg(long, value_name = "REPOSITORY")]
     pub signature_repository: Option<String>,
     /// Identity that the certificate must be for, such as an e-mail address or `https://kubernetes.io/namespaces/NS/serviceaccounts/NAME`
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["keys", "certificate_identity_regexp"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["keys", "sk", "certificate_identity_regexp"])]
     pub certificate_identity: Option<String>,
     /// The same as a regular expression, which may match anywhere: anchor it with `^…$`
-    #[arg(long, value_name = "REGEXP", conflicts_with = "keys")]
+    #[arg(long, value_name = "REGEXP", conflicts_with_all = ["keys", "sk"])]
     pub certificate_identity_regexp: Option<String>,
     /// Issuer of the token that the certificate was given for
-    #[arg(long, value_name = "URL", conflicts_with_all = ["keys", "certificate_oidc_issuer_regexp"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["keys", "sk", "certificate_oidc_issuer_regexp"])]
     pub certificate_oidc_issuer: Option<String>,
     /// The same as a regular expression
-    #[arg(long, value_name = "REGEXP", conflicts_with = "keys")]
+    #[arg(long, value_name = "REGEXP", conflicts_with_all = ["keys", "sk"])]
     pub certificate_oidc_issuer_regexp: Option<String>,
     /// File with the authorities, logs and clocks to believe (default: COSIGN_TRUSTED_ROOT, else those of the public instance)
     #[arg(long, value_name = "FILE")]

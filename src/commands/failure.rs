@@ -632,6 +632,7 @@ fn keyless_code(error: &KeylessError) -> u8 {
     match error {
         KeylessError::Identity(IdentityError::Service { .. } | IdentityError::Http(_)) => FAILED,
         KeylessError::Identity(_) | KeylessError::Missing(_) => USAGE,
+        KeylessError::Login(LoginError::Client { .. }) => USAGE,
         KeylessError::Service(ServiceError::Format { .. } | ServiceError::NoClock { .. }) => USAGE,
         _ => FAILED,
     }
@@ -698,6 +699,11 @@ fn login_hint(error: &KeylessError) -> Option<String> {
     let hint = match error {
         LoginError::TimedOut { .. } => {
             "the line below asks to log in again; `--sign-timeout 15m` waits longer, `--identity-token FILE` needs no login"
+        }
+        LoginError::Client { wanted, .. } => {
+            return Some(format!(
+                "log in as `--oidc-client-id {wanted}`, or name another authority with `--fulcio-url`"
+            ));
         }
         LoginError::Listen { .. } => "log in with a code instead: `--fulcio-auth-flow device`",
         _ => "to sign without a login use `--identity-token FILE`",

@@ -69,7 +69,8 @@ impl Verification {
             let (name, kind) = (signer.name().to_owned(), signer.public_key()?.kind());
             let hash = signer.unusual_hash();
             let Ok(reference) = name.parse::<KeyReference>() else {
-                return Some(KeyAdvice { key: name.clone(), name, before: String::new(), hash });
+                // A security key is no reference, and few builds of cosign reach one.
+                return Some(KeyAdvice { name, key: "cosign.pub".to_owned(), before: String::new(), hash });
             };
             let before = match reference.keeps_from_cosign(kind) {
                 true => format!("cosign public-key --key {} > cosign.pub && ", reference.for_cosign()),

@@ -422,7 +422,7 @@ pub(super) fn key(
 }
 
 /// Resolves the security key that `--sk` means, and the slot of the key on it.
-fn security_key(slot: Option<&str>) -> Result<(KeySettings, piv::Slot), Misuse> {
+pub(super) fn security_key(slot: Option<&str>) -> Result<(KeySettings, piv::Slot), Misuse> {
     let refuse = |name: &str, value: &str, reason: String| Misuse::Value {
         name: name.to_owned(),
         value: value.to_owned(),

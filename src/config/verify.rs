@@ -120,6 +120,7 @@ fn who(by: VerifyByArgs, directory: &Path, env: &dyn Environment) -> Result<By, 
     let or = |exact: Option<String>, pattern: Option<String>, [one, other]: [&str; 2]| match exact.is_none()
         && pattern.is_none()
         && by.keys.is_empty()
+        && !by.sk
     {
         true => (env.get_filled(one), env.get_filled(other)),
         false => (exact, pattern),
@@ -145,16 +146,18 @@ fn who(by: VerifyByArgs, directory: &Path, env: &dyn Environment) -> Result<By, 
         }),
         (None, None) => {
             let mut texts: Vec<_> = by.keys.iter().map(|key| (key.clone(), Source::Flag("--key"))).collect();
-            if texts.is_empty() {
+            let security_key = by.sk.then(|| sign::security_key(by.slot.as_deref())).transpose()?;
+            let security_key = security_key.map(|(key, _)| key);
+            if texts.is_empty() && security_key.is_none() {
                 let variable = env.get_filled(names::COSIGN_KEY);
                 texts.extend(variable.map(|key| (key, Source::Env(names::COSIGN_KEY))));
             }
-            if texts.is_empty() {
+            if texts.is_empty() && security_key.is_none() {
                 return Err(Misuse::VerifyWithoutKey);
             }
             let keys = texts.into_iter().map(|(text, source)| sign::key(&text, source, directory, env));
             Ok(By::Keys {
-                keys: keys.collect::<Result<_, _>>()?,
+                keys: keys.chain(security_key.map(Ok)).collect::<Result<_, _>>()?,
                 password: sign::password(by.cosign_password_file.as_deref(), directory, env)?,
                 logged: (by.insecure_ignore_tlog == Some(false)).then(trust).transpose()?,
             })
@@ -256,6 +259,27 @@ mod tests {
         let settings = resolve_with(by, &env).expect("settings");
         let By::Identity { leniency, .. } = settings.by else { panic!("an identity") };
         assert_eq!(leniency, Leniency::default(), "the strictest");
+    }
+
+    #[test]
+    fn a_security_key_counts_where_the_build_reaches_it() {
+        let env =
+            Fixed::new([("COSIGN_KEY", "/no/such.pub"), ("COSIGN_CERTIFICATE_IDENTITY", "a@b.example")]);
+        let by =
+            || VerifyByArgs { sk: true, slot: Some("authentication".to_owned()), ..VerifyByArgs::default() };
+        match resolve_with(by(), &env) {
+            Ok(settings) => {
+                assert!(crate::sign::kms::piv::BUILT);
+                let By::Keys { keys, .. } = settings.by else { panic!("a key") };
+                assert_eq!(keys.iter().map(|key| &key.text).collect::<Vec<_>>(), ["PIV slot authentication"]);
+            }
+            Err(refused) => {
+                let text = refused.to_string();
+                assert!(!crate::sign::kms::piv::BUILT && text.contains("FEATURES=piv"), "{text}");
+            }
+        }
+        let refused = resolve_with(VerifyByArgs { slot: Some("9c".to_owned()), ..by() }, &env).unwrap_err();
+        assert!(refused.to_string().contains("--slot"), "{refused}");
     }
 
     #[test]

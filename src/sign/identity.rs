@@ -203,7 +203,7 @@ pub(super) fn audience<'a>(found: &[String], wanted: &'a str, place: &str) -> Re
 }
 
 /// Whole seconds, minutes, hours or days.
-fn words(span: jiff::SignedDuration) -> String {
+pub(super) fn words(span: jiff::SignedDuration) -> String {
     match span.as_secs() {
         seconds @ ..120 => format!("{seconds} s"),
         seconds @ ..7200 => format!("{} min", seconds / 60),

@@ -129,6 +129,13 @@ impl KeylessSigner {
         };
         let certifier = |(issuers, their_now): (_, Option<jiff::Timestamp>)| {
             let skew = their_now.map(|now| now.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+            if skew.abs() > NOTICED {
+                let (span, way) =
+                    (identity::words(skew.abs()), if skew.is_positive() { "behind" } else { "ahead of" });
+                events.note(format!(
+                    "this machine's clock is {span} {way} the certificate authority's: what is checked by it may be refused"
+                ));
+            }
             let (http, authority, issued, events) =
                 (http.clone(), authority.clone(), Arc::clone(&issued), events.clone());
             Arc::new(Certifier { http, authority, issuers, audience, skew, issued, events })
@@ -155,7 +162,14 @@ impl KeylessSigner {
                 let (login, issuers) = tokio::try_join!(login, asked)?;
                 let certifier = certifier(issuers);
                 let audiences = [login.client_id().to_owned()];
-                accepts(certifier.accepted(), login.issuer(), &audiences, &login.place())?;
+                let accepted = accepts(certifier.accepted(), login.issuer(), &audiences, &login.place());
+                accepted.map_err(|error| match error {
+                    KeylessError::Identity(IdentityError::Audience { wanted, .. }) => {
+                        let (issuer, client) = (login.issuer().to_owned(), login.client_id().to_owned());
+                        LoginError::Client { issuer, client, wanted }.into()
+                    }
+                    error => error,
+                })?;
                 (Arc::clone(&certifier), Tokens::Desk(Desk::new(login, certifier)))
             }
         };
@@ -252,6 +266,9 @@ fn check_issuer(plan: &ServicePlan, token: &IdentityToken, place: &str) -> Resul
     }
     .into())
 }
+
+/// How wrong a clock must be to be worth a word: their time is in whole seconds, and some pass on the way.
+const NOTICED: SignedDuration = SignedDuration::from_secs(60);
 
 /// Whether the certificate authority would take this issuer's tokens, as far as it says; returns whom they must be
 /// for, which is `unsaid` where it says nothing.

@@ -69,6 +69,18 @@ pub enum LoginError {
         /// Why not.
         reason: String,
     },
+    /// Whoever gives certificates knows us by another name.
+    #[error(
+        "the certificate authority takes no token that {issuer} gives to the client `{client}`, only to `{wanted}`"
+    )]
+    Client {
+        /// The provider.
+        issuer: String,
+        /// Who we were to be.
+        client: String,
+        /// Who we should be.
+        wanted: String,
+    },
     /// Where the browser would come back to can't be listened on.
     #[error("the browser cannot come back: no listener on {at}")]
     Listen {
@@ -210,9 +222,20 @@ impl Login {
         // However this ends, what was asked for doesn't stand any more.
         let _asked = Asked(self);
         match self.flow {
-            Flow::Browser => self.by_browser().await,
+            Flow::Browser => match self.by_browser().await {
+                Err(error @ LoginError::Listen { .. }) if self.may_turn() => {
+                    self.events.note(format!("{}: a code will do instead", super::witness::chain(&error)));
+                    self.by_device().await
+                }
+                done => done,
+            },
             Flow::Device => self.by_device().await,
         }
+    }
+
+    /// Whether a code will do where a browser can't: nobody said otherwise, and the provider has such.
+    fn may_turn(&self) -> bool {
+        self.settings.flow.is_none() && self.provider.device.is_some()
     }
 
     fn ask(&self, text: String) {

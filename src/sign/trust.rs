@@ -235,6 +235,8 @@ impl Verifier for IdentityVerifier {
         if without_proof {
             policy = policy.skip_tlog_unsafe();
         }
+        // In our words.
+        self.trust.check_timestamps(evidence)?;
         let shown = shown(content, evidence)?;
         let verified = self.trust.verifier.verify(shown.artifact()?, &shown.bundle, &policy);
         verified.map(|_| ()).map_err(|error| reason(&error))

@@ -61,13 +61,21 @@ impl FakeProvider {
     }
 
     async fn login(&self, flow: Flow) -> (Arc<Login>, UnboundedReceiver<Event>) {
+        self.login_with(Some(flow), None).await
+    }
+
+    async fn login_with(
+        &self,
+        flow: Option<Flow>,
+        redirect: Option<Url>,
+    ) -> (Arc<Login>, UnboundedReceiver<Event>) {
         let (events, receiver) = Events::channel();
         let settings = LoginSettings {
             client_id: "us".into(),
             client_secret: None,
-            flow: Some(flow),
-            open: None,
-            redirect: None,
+            flow,
+            open: Some(Arc::new(|_| {})),
+            redirect,
             timeout: Duration::from_secs(5),
         };
         let http = Http::new(&HttpOptions::default()).unwrap();
@@ -246,4 +254,22 @@ async fn a_code_is_asked_after_until_it_is_confirmed() {
         let refused = login.run().await.unwrap_err().to_string();
         assert!(refused.contains(expected), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_code_does_where_the_browser_cannot_come_back() {
+    let provider = FakeProvider::start().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().port();
+    let redirect: Url = format!("http://localhost:{at}/auth/callback").parse().unwrap();
+    let (login, mut events) = provider.login_with(None, Some(redirect.clone())).await;
+    let logged = login.run().await.unwrap();
+    assert_eq!(logged.token.subject, "dev@example.com");
+    let Some(Event::Note(note)) = events.recv().await else { panic!("a note comes first") };
+    let told = format!("the browser cannot come back: no listener on localhost:{at}: ");
+    assert!(note.starts_with(&told) && note.ends_with("a code will do instead"), "{note}");
+    assert_eq!(asked(&mut events).await, "http://p.example/device?user_code=ABCD-EFGH");
+    // Who asked for a browser gets none of this.
+    let (login, _events) = provider.login_with(Some(Flow::Browser), Some(redirect)).await;
+    assert!(matches!(login.run().await, Err(LoginError::Listen { .. })));
 }

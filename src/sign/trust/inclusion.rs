@@ -61,11 +61,19 @@ impl TrustRoot {
 
     /// Checks every timestamp.
     pub(super) fn check_timestamps(&self, evidence: &Evidence) -> Result<(), String> {
+        // Those that have begun, by this machine's clock.
         let authorities = self.root.tsa_authorities();
+        let none = match self.root.timestamp_authorities.is_empty() {
+            true => "no timestamp authority is trusted".to_owned(),
+            false => format!(
+                "no trusted timestamp authority has begun by this machine's clock, which says {:.0}",
+                jiff::Timestamp::now()
+            ),
+        };
         let signature = SignatureBytes::from_bytes(&evidence.signature);
         evidence.timestamps.iter().try_for_each(|timestamp| {
             let token = TimestampToken::from_bytes(timestamp);
-            let mut refused = "no timestamp authority is trusted".to_owned();
+            let mut refused = none.clone();
             let seen = authorities.iter().any(|authority| {
                 let seen = verify_timestamp_for_authority(&token, &signature, authority);
                 seen.map_err(|error| refused = error.to_string()).is_ok()

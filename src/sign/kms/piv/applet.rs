@@ -212,6 +212,7 @@ fn take(into: &mut Vec<u8>, answer: Vec<u8>) -> Result<[u8; 2], Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sign::{Content, Evidence, Material, Verifier};
     use aws_lc_rs::digest::{Digest, SHA256, digest};
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 
@@ -297,7 +298,9 @@ mod tests {
                 super::sign(&mut card, Slot::Signature, pin.as_ref(), key.kind(), hash.as_ref())
             };
             let signature = sign(Some("123456")).unwrap();
-            assert!(key.verify(b"message", &signature).is_some());
+            let evidence = Evidence::new(signature, Material::PublicKey { hint: key.hint() });
+            assert_eq!(Verifier::verify(&key, Content::Payload(b"message"), &evidence), Ok(()));
+            assert!(Verifier::verify(&key, Content::Payload(b"another"), &evidence).is_err());
             let mut told = |pin| sign(pin).unwrap_err().to_string();
             assert_eq!(told(Some("999999")), "the PIN is wrong; 2 tries are left");
             assert!(told(None).contains("wants its PIN"));
