@@ -58,3 +58,25 @@ async fn cosign_verifies_what_we_sign(#[case] key: &str) {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// What `cosign env` lists counts here too, but for what we have no use for: another program's log, and secrets of GitHub,
+/// which nobody can read back.
+#[test]
+#[ignore = "needs the rig"]
+fn every_variable_that_cosign_documents_is_known() {
+    let ours = concat!(include_str!("../src/config/env.rs"), include_str!("../src/config/keyless.rs"));
+    let useless = ["BUILDKITE_AGENT_LOG_LEVEL", "GITHUB_HOST", "GITHUB_TOKEN"];
+    for peer in ["cosign", "cosign2"] {
+        let output = std::process::Command::new(peers::peer(peer)).arg("env").output().expect("cosign runs");
+        let said = String::from_utf8(output.stdout).expect("text");
+        let names: Vec<_> = said
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split('=').next())
+            .collect();
+        assert!(names.contains(&"COSIGN_REPOSITORY") && names.len() > 20, "{said}");
+        for name in names.into_iter().filter(|name| !useless.contains(name)) {
+            assert!(ours.contains(&format!("\"{name}\"")), "{peer} documents {name}");
+        }
+    }
+}

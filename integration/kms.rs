@@ -9,6 +9,9 @@ mod azure;
 mod emulated_aws;
 #[path = "support/fake_cloud.rs"]
 mod fake_cloud;
+#[allow(dead_code, reason = "the suite of identities uses more of it")]
+#[path = "support/front.rs"]
+mod front;
 #[path = "kms/gcp.rs"]
 mod gcp;
 #[path = "kms/generate.rs"]

@@ -1,7 +1,9 @@
 //! An emulator of AWS: KMS and STS.
 
 use crate::emulated_aws::EmulatedAws;
+use crate::front::{Fault, Front};
 use crate::support::Bench;
+use crate::tls::{Certificate, TlsFront};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -9,13 +11,17 @@ use serde_json::json;
 const SECRET: &str = "wJalrXUtnFEMI-secret-of-the-test";
 
 fn bench(aws: &EmulatedAws) -> Bench {
+    bench_of(&aws.authority_pem)
+}
+
+fn bench_of(authority_pem: &str) -> Bench {
     let mut bench = Bench::new(&[
         ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
         ("AWS_SECRET_ACCESS_KEY", SECRET),
         ("AWS_REGION", "eu-west-1"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ]);
-    let bundle = bench.file("ca.pem", &aws.authority_pem);
+    let bundle = bench.file("ca.pem", authority_pem);
     bench.set("AWS_CA_BUNDLE", &bundle);
     bench
 }
@@ -130,4 +136,35 @@ async fn what_an_emulated_aws_refuses_is_told_before_anything_is_written() {
     bench.unset("AWS_CA_BUNDLE");
     bench.sign(&image, &key("alias/absent")).fails(1, &["cannot be reached", "certificate"]);
     assert!(!bench.is_signed(&image).await);
+}
+
+/// The emulator asks nobody for permission, so a fake in front of it refuses, in AWS's words.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn a_permission_that_a_fake_aws_does_not_give_is_named() {
+    let aws = EmulatedAws::start().await;
+    aws.key("app", "ECC_NIST_P256", "SIGN_VERIFY");
+    for (before, call, refusal) in [
+        (
+            0,
+            "read the public key of",
+            r#"{"__type":"AccessDeniedException","Message":"User: arn:aws:iam::1:user/ci is not authorized to perform: kms:GetPublicKey on resource: app"}"#,
+        ),
+        (
+            1,
+            "sign with",
+            r#"{"__type":"AccessDeniedException","Message":"User: arn:aws:iam::1:user/ci is not authorized to perform: kms:Sign on resource: app"}"#,
+        ),
+    ] {
+        let front = Front::new(aws.plain.trim_end_matches('/'), "POST ", before, Fault::Answer(400, refusal));
+        let certificate = Certificate::from_authority("127.0.0.1");
+        let tls = TlsFront::start(&certificate, front.url.trim_start_matches("http://")).await;
+        let bench = bench_of(&certificate.authority_pem);
+        let (image, key) = (bench.image("denied").await, format!("awskms://{}/alias/app", tls.host()));
+        let named = format!("AWS KMS could not {call} `{key}`");
+        let told =
+            [&named, "is not authorized to perform: kms:", "the permissions kms:GetPublicKey and kms:Sign"];
+        bench.sign(&image, &key).fails(1, &told).never_says(&[SECRET]);
+        assert!(!bench.is_signed(&image).await);
+    }
 }

@@ -44,7 +44,8 @@ async fn cosign_accepts_what_a_fake_azure_signs_and_refusals_are_told() {
 
     let image = bench.image("refused").await;
     cloud.goes_wrong(Wrong::MaySign);
-    let told = &["Azure Key Vault could not sign", "keys sign permission", "Key Vault Crypto User"];
+    let named = format!("Azure Key Vault could not sign with `{key}`");
+    let told = &[&named, "keys sign permission", "Key Vault Crypto User"];
     bench.sign(&image, &key).fails(1, told);
     cloud.goes_wrong(Wrong::Nothing);
     bench

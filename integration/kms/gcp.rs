@@ -64,7 +64,11 @@ async fn what_a_fake_google_gets_wrong_is_told_before_anything_is_written() {
     for (wrong, words) in [
         (
             Wrong::MaySign,
-            &["Google Cloud KMS could not sign", "useToSign", "roles/cloudkms.signerVerifier"][..],
+            &[
+                "Google Cloud KMS could not sign with `gcpkms://",
+                "useToSign",
+                "roles/cloudkms.signerVerifier",
+            ][..],
         ),
         (Wrong::DigestSum, &["the digest was damaged on its way"][..]),
         (Wrong::SignatureSum, &["the checksum of the signature is wrong"][..]),

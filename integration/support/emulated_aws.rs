@@ -11,7 +11,8 @@ pub(crate) struct EmulatedAws {
     /// `host:port` of its TLS.
     pub(crate) host: String,
     pub(crate) authority_pem: String,
-    plain: String,
+    /// Its address without TLS.
+    pub(crate) plain: String,
     process: Child,
     front: TlsFront,
 }

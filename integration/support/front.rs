@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The connection is closed without a word.
     Closed,
     /// Nothing comes, and nobody hangs up.
@@ -29,9 +29,9 @@ pub enum Fault {
 const MEGABYTES: usize = 100;
 
 /// The fake. It lives as long as the test.
-pub struct Front {
+pub(crate) struct Front {
     /// Where it is asked, with the path of the real one.
-    pub url: String,
+    pub(crate) url: String,
     shared: Arc<Shared>,
 }
 
@@ -50,12 +50,12 @@ struct Shared {
 impl Front {
     /// Starts one on loopback in front of an `http://` service; the fault is at requests whose first line holds `at`,
     /// from the one after the first `after` on.
-    pub fn new(real: &str, at: &str, after: usize, fault: Fault) -> Self {
+    pub(crate) fn new(real: &str, at: &str, after: usize, fault: Fault) -> Self {
         Self::start(real, at, after, Some(fault), None)
     }
 
     /// Starts one without a fault that does something when such a request comes.
-    pub fn watching(real: &str, at: &str, then: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(crate) fn watching(real: &str, at: &str, then: impl Fn() + Send + Sync + 'static) -> Self {
         Self::start(real, at, 0, None, Some((at.to_owned(), Box::new(then))))
     }
 
@@ -90,12 +90,12 @@ impl Front {
     }
 
     /// Takes the fault away.
-    pub fn mend(&self) {
+    pub(crate) fn mend(&self) {
         *self.shared.fault.lock().expect("nobody panicked") = None;
     }
 
     /// How many bytes of a body without end were taken from it.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::Relaxed)
     }
 }
@@ -163,7 +163,7 @@ impl Shared {
 }
 
 /// Reads one request: its head as text, and its body.
-pub fn request(client: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+pub(crate) fn request(client: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let (mut request, mut buffer) = (Vec::new(), [0; 16 * 1024]);
     let end = loop {
         if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
