@@ -196,6 +196,9 @@ fn preflight_stops_a_build_that_could_not_be_signed() {
     run(&tag, key, None).fails(2, &["there is no password", "COSIGN_PASSWORD"]);
     let absent = format!("k8s://{}/absent", space.name());
     run(&tag, &absent, None).fails(2, &["absent", space.name()]);
+    space.kubectl(&["create", "secret", "generic", "other", "--from-literal=tls.key=x"]);
+    let other = format!("k8s://{}/other", space.name());
+    run(&tag, &other, None).fails(2, &[&other, "no entry `cosign.key`", "it has `tls.key`"]);
     // No credentials for this one: it refuses the upload that preflight starts.
     let refused = run(&format!("{tls}/{name}:1"), key, Some("right"));
     refused.fails(1, &[tls, "docker login"]);

@@ -177,7 +177,9 @@ pub fn resolve(
     let trusted_root = trusted_root.or_else(|| env.get_filled(names::COSIGN_TRUSTED_ROOT));
     let trust = TrustAdvice { logged: mode == LogMode::Must, public: services.public, trusted_root };
     let login = login(&args, directory, env)?;
-    let http = HttpOptions { longest: Some(login.timeout), ..super::services::http(env) };
+    // A person may be given a second; a service that works may need some.
+    let longest = login.timeout.max(Duration::from_secs(5));
+    let http = HttpOptions { longest: Some(longest), ..super::services::http(env) };
     let identity = if keyless { Some(identity(args, login, directory, env)?) } else { None };
     Ok(KeylessSettings { identity, services, http, notes, trust, ask_consent, flags })
 }
