@@ -9,7 +9,11 @@ mod azure;
 mod emulated_aws;
 #[path = "support/fake_cloud.rs"]
 mod fake_cloud;
-#[allow(dead_code, reason = "the suite of identities uses more of it")]
+#[allow(
+    dead_code,
+    clippy::disallowed_methods,
+    reason = "the suite of identities uses more of it, without a runtime"
+)]
 #[path = "support/front.rs"]
 mod front;
 #[path = "kms/gcp.rs"]
