@@ -62,6 +62,7 @@ stand_in "$work/repo/hack/cluster/oidc-peer.sh" <<<"echo $work/oidc"
 stand_in "$work/peers/fulcio" <<<'exec sleep 300'
 for service in rekor-server-posix timestamp-server cosign; do stand_in "$work/peers/$service" <<<true; done
 stand_in "$work/bin/npm" <<<true
+stand_in "$work/bin/faketime" <<<true
 stand_in "$work/bin/node" <<<'case $1 in */server.js) touch "$4" ;; esac'
 stand_in "$work/bin/python3" <<'SH'
 if [[ $2 == venv ]]; then mkdir -p "$3/bin" && printf '#!/bin/sh\n' >"$3/bin/pip" && chmod +x "$3/bin/pip"; fi
