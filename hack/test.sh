@@ -21,9 +21,13 @@ if [ -n "${CI:-}" ]; then
   cache="${KUBECTL_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-build}"
   export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/cargo}" CARGO_INCREMENTAL=0
 fi
-rig=
+words="$(mktemp -d)"
+# What runs beside has a process group of its own, so that all of it can be ended.
+set -m
 leave() {
-  [ -z "$rig" ] || wait "$rig" || true
+  for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done
+  wait
+  rm -r "$words"
   if [ -n "${CI:-}" ]; then
     PROVIDER="$PROVIDER" hack/cluster/down.sh
     cargo clean --locked --quiet --package kubectl-build || true
@@ -52,6 +56,10 @@ step "peers and cluster, which come up beside the checks"
 } &
 rig=$!
 
+# Lints keep one processor busy, this one the other.
+hack/build-static.sh >"$words/binary" 2>&1 &
+binary=$!
+
 step "format, lints, documentation, licences"
 cargo fmt --check -- --config-path hack
 cargo clippy --locked --all-targets --features "$features" --quiet -- -D warnings
@@ -60,7 +68,10 @@ RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locke
 hack/deny.sh
 
 step "the binary that users get"
-hack/build-static.sh
+built=0
+wait "$binary" || built=$?
+cat "$words/binary"
+[ "$built" = 0 ]
 KUBECTL_BUILD_BIN="$(hack/build-static.sh --print)"
 export KUBECTL_BUILD_BIN
 
@@ -69,8 +80,7 @@ cargo test --locked --no-run --lib --test '*' --features "$features" --quiet
 cargo test --locked --lib --features "$features"
 
 step "tests against real peers"
-came_up="$rig" rig=
-wait "$came_up"
+wait "$rig"
 # shellcheck disable=SC1091
 source target/cluster/env
 # Lanes run at once, since most suites wait more than they work. What needs no node, and comes last in its lane, goes on
@@ -97,7 +107,6 @@ nodeless() {
   (unset KUBECTL_BUILD_BIN && suites pkcs11) || failed=1
   return $failed
 }
-words="$(mktemp -d)"
 suites "${waits[@]}" >"$words/waits" 2>&1 &
 waiting=$!
 nodeless >"$words/others" 2>&1 &
@@ -110,8 +119,7 @@ cat "$words/waits"
 ${CLUSTER_RUN:-} cargo test --locked --features "$features" --test interrupt -- --include-ignored "pod::$alone" --exact || failed=1
 wait "$lane" || failed=1
 cat "$words/others"
-rm -r "$words"
-[ "$failed" = 0 ] || exit 1
+[ "$failed" = 0 ]
 
 step "the demo"
 hack/demo.sh

@@ -241,6 +241,15 @@ impl Step {
         self.say(StepState::Done { cached: true });
     }
 
+    /// Ends the step as its work did, and hands on what came of it.
+    pub fn end<T, E: std::fmt::Display>(self, outcome: Result<T, E>) -> Result<T, E> {
+        match &outcome {
+            Ok(_) => self.done(),
+            Err(error) => self.fail(error),
+        }
+        outcome
+    }
+
     /// Ends the step with a failure.
     pub fn fail(mut self, error: impl std::fmt::Display) {
         self.ended = true;

@@ -147,13 +147,7 @@ impl Finish<'_> {
                     failed(source)
                 })
             };
-            match put.await {
-                Ok(_) => step.done(),
-                Err(error) => {
-                    step.fail(&error);
-                    return Err(error);
-                }
-            }
+            step.end(put.await)?;
             moved.under_way = None;
             moved.written.push(tag.clone());
         }

@@ -46,19 +46,13 @@ impl Join<'_> {
     /// [`JoinError`]; no tag was written.
     pub(super) async fn run(&self, events: &Events) -> Result<Descriptor, BuildError> {
         let step = events.step("index", "pushing the index of all platforms");
-        match self.push().await {
-            Ok(image) => {
-                for repository in self.repositories {
-                    step.line(format!("{repository}@{}", image.digest));
-                }
-                step.done();
-                Ok(image)
-            }
-            Err(error) => {
-                step.fail(&error);
-                Err(error.into())
-            }
+        let pushed = self.push().await;
+        if let Ok(image) = &pushed {
+            self.repositories
+                .iter()
+                .for_each(|repository| step.line(format!("{repository}@{}", image.digest)));
         }
+        Ok(step.end(pushed)?)
     }
 
     async fn push(&self) -> Result<Descriptor, JoinError> {

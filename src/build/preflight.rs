@@ -106,16 +106,7 @@ pub async fn check(
             None => Ok(Ready::default()),
         }
     };
-    match tokio::try_join!(prepared, pushes(client, repositories)) {
-        Ok(checked) => {
-            step.done();
-            Ok(checked)
-        }
-        Err(error) => {
-            step.fail(&error);
-            Err(error)
-        }
-    }
+    step.end(tokio::try_join!(prepared, pushes(client, repositories)))
 }
 
 /// Asks repositories for an upload that had to wait for the builder.
@@ -128,14 +119,7 @@ pub async fn check_pushes(
     events: &Events,
 ) -> Result<(), PreflightError> {
     let step = events.step("preflight-builder", "checking registries through the builder");
-    match pushes(client, repositories).await {
-        Ok(_none_wait) => step.done(),
-        Err(error) => {
-            step.fail(&error);
-            return Err(error);
-        }
-    }
-    Ok(())
+    step.end(pushes(client, repositories).await).map(|_none_wait| ())
 }
 
 async fn pushes(

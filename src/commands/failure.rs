@@ -1,5 +1,7 @@
 //! From any module's error to what a person reads: message, causes, hints and exit code, in this one place.
 
+mod hints;
+
 use super::interrupt;
 use super::verify::Described;
 use crate::build::SitesError;
@@ -15,7 +17,7 @@ use crate::cluster::{ApiError, ClusterError, ConnectError};
 use crate::config::Misuse;
 use crate::config::builder::Tls;
 use crate::registry::credentials::CredentialError;
-use crate::registry::{Digest, Kind, OptionsError, Reference, RegistryError, Repository};
+use crate::registry::{Digest, OptionsError, Reference, RegistryError, Repository};
 use crate::sign::http::{HttpError, HttpOptionsError};
 use crate::sign::identity::IdentityError;
 use crate::sign::key::{GitlabError, KeyError};
@@ -55,9 +57,6 @@ const BUG: u8 = 70;
 const INTERNAL: u8 = 100;
 /// The builder's machine is out of something.
 const EXHAUSTED: u8 = 102;
-
-/// What can be done about 413.
-const TOO_LARGE: &str = "the registry, or a proxy before it, limits how much is sent at once: raise that limit (nginx calls it `client_max_body_size`)";
 
 /// How many signatures that don't count are told of.
 const REASONS_MAX: usize = 20;
@@ -224,7 +223,7 @@ impl Failure {
     /// Signatures that can't be read.
     pub(super) fn unverified(error: &SignError) -> Self {
         let registry = error.store().and_then(|error| error.downcast_ref::<RegistryError>());
-        Self::new(error, FAILED).hints(registry.and_then(registry_hint))
+        Self::new(error, FAILED).hints(registry.and_then(hints::registry))
     }
 
     /// An image without a signature that counts.
@@ -317,7 +316,7 @@ impl Failure {
 
     /// A TUF repository that says nothing that can be trusted.
     pub(super) fn tuf(error: TufError) -> Self {
-        let hint = tuf_hint(&error);
+        let hint = hints::tuf(&error);
         Self::new(&error, FAILED).hint(hint)
     }
 
@@ -357,7 +356,7 @@ impl Failure {
 
     /// A registry refused what isn't part of a build.
     pub(super) fn registry(error: &RegistryError) -> Self {
-        Self::new(error, FAILED).hints(registry_hint(error))
+        Self::new(error, FAILED).hints(hints::registry(error))
     }
 
     /// What is to be signed isn't there.
@@ -381,20 +380,21 @@ impl Failure {
             FinishError::Sign(error) => error.store().and_then(|error| error.downcast_ref::<RegistryError>()),
             error => find::<RegistryError>(error),
         };
-        let registry = registry.and_then(registry_hint);
+        let registry = registry.and_then(hints::registry);
         let immutable = match &error {
-            FinishError::Sign(SignError::TagImmutable { tag, .. }) => Some(signature_tag_hint(tag)),
+            FinishError::Sign(SignError::TagImmutable { tag, .. }) => Some(hints::signature_tag(tag)),
             _ => None,
         };
         let service = find::<KmsError>(&error).and_then(|error| error.hint.clone());
         let keyless = find::<KeylessError>(&error);
-        let login = keyless.and_then(login_hint);
-        let token = keyless.filter(|error| matches!(error, KeylessError::Identity(_))).and_then(keyless_hint);
+        let login = keyless.and_then(hints::login);
+        let token =
+            keyless.filter(|error| matches!(error, KeylessError::Identity(_))).and_then(hints::keyless);
         let witness = match keyless {
             Some(KeylessError::Witness(error)) => Some(error),
             _ => find::<WitnessError>(&error),
         };
-        let witness = witness.and_then(witness_hint).map(str::to_owned);
+        let witness = witness.and_then(hints::witness).map(str::to_owned);
         let mut failure = Self::new(&error, code)
             .hints(immutable.or(registry))
             .hints(service)
@@ -442,13 +442,13 @@ impl Failure {
                 failure.hint("the other platforms were stopped; nothing was tagged")
             }
             BuildError::Join(error) => {
-                let registry = find::<RegistryError>(&error).and_then(registry_hint);
+                let registry = find::<RegistryError>(&error).and_then(hints::registry);
                 Self::new(&error, FAILED)
                     .hints(registry)
                     .hint("no tag was moved; build again: what was built is in the builders' caches")
             }
             BuildError::Mute { ref source, .. } => {
-                let hint = registry_hint(source);
+                let hint = hints::registry(source);
                 Self::new(&error, FAILED).hints(hint)
             }
             error @ BuildError::NoDigest => Self::new(&error, BUG),
@@ -470,9 +470,9 @@ impl Failure {
                 if let Some(error) = find::<ClusterError>(source.as_ref()) {
                     failure = failure.hints(error.hint());
                 }
-                failure.hints(keyless_hint(source))
+                failure.hints(hints::keyless(source))
             }
-            PreflightError::Push { source, .. } => Self::new(error, FAILED).hints(registry_hint(source)),
+            PreflightError::Push { source, .. } => Self::new(error, FAILED).hints(hints::registry(source)),
         }
     }
 
@@ -532,7 +532,7 @@ impl Failure {
                     "a newer builder may do it: `kubectl buildkit create NAME --image IMAGE`, then build with `--builder NAME`",
                 ),
             ),
-            Class::MessageTooLarge | Class::BuildFailed => (FAILED, push_hint(&failure.message)),
+            Class::MessageTooLarge | Class::BuildFailed => (FAILED, hints::push(&failure.message)),
         };
         let killed = (failure.exit_code == Some(buildkit::failure::KILLED)).then_some(
             "the process was killed, most often because the builder ran out of memory: build with less in parallel, or give the builder more",
@@ -566,67 +566,6 @@ impl From<Misuse> for Failure {
     }
 }
 
-/// Returns what can be done about a push that BuildKit says failed: it has no codes for that, only words.
-fn push_hint(message: &str) -> Option<&'static str> {
-    // Our own words, by the session: BuildKit puts nothing before them when it resolves a base image.
-    let no_token = message.contains("cannot get a token for");
-    if !no_token
-        && !message.contains("failed to push")
-        && !message.contains("failed to resolve")
-        && !message.contains("pull")
-    {
-        return None;
-    }
-    let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    // Statuses with their words: bare numbers stand in ports and digests, too.
-    if has(&["401 Unauthorized", "unauthorized", "authentication required", "no basic auth credentials"]) {
-        return Some("log in with `docker login`, or name a Secret with `--registry-secret`");
-    }
-    // Token services answer strangers as they answer those who lack a right: with a token that allows nothing, or 403.
-    if no_token && has(&["403 Forbidden"]) || has(&["insufficient_scope", "may require authorization"]) {
-        return Some(
-            "log in with `docker login`, or name a Secret with `--registry-secret`; if you did, ask for the right to this repository",
-        );
-    }
-    if has(&["403 Forbidden", "denied"]) {
-        return Some(
-            "the credentials are known to the registry, but may not do this: ask for the right to push",
-        );
-    }
-    if has(&["x509", "certificate signed by unknown authority"]) {
-        return Some(
-            "make a builder that knows the CA: `kubectl buildkit create NAME --registry-ca HOST=FILE`",
-        );
-    }
-    if has(&["server gave HTTP response to HTTPS client"]) {
-        return Some(
-            "make a builder that speaks plain HTTP to it: `kubectl buildkit create NAME --registry-http HOST`",
-        );
-    }
-    if has(&["413 Request Entity Too Large"]) {
-        return Some(TOO_LARGE);
-    }
-    if has(&["429 Too Many Requests", "toomanyrequests"]) {
-        return Some(
-            "the registry limits how often it is asked: try again later, or log in with `docker login`",
-        );
-    }
-    if no_token {
-        return None;
-    }
-    if has(&["no such host", "connection refused", "i/o timeout"]) {
-        return Some("the builder's pod cannot reach the registry under that name");
-    }
-    if !message.contains("failed to push") {
-        return None;
-    }
-    if has(&["404 Not Found", "name unknown", "repository name not known"]) {
-        return Some("make the repository at the registry first, or check its name");
-    }
-    // Of a 5xx often nothing is left but the registry's own words.
-    Some("the registry has trouble, the step's output may say which: try again later")
-}
-
 /// A token or a wish that won't do is for the user to mend; a service that doesn't answer is a refusal.
 fn keyless_code(error: &KeylessError) -> u8 {
     match error {
@@ -635,119 +574,6 @@ fn keyless_code(error: &KeylessError) -> u8 {
         KeylessError::Login(LoginError::Client { .. }) => USAGE,
         KeylessError::Service(ServiceError::Format { .. } | ServiceError::NoClock { .. }) => USAGE,
         _ => FAILED,
-    }
-}
-
-/// Returns what can be done about an identity or services that can't be used.
-fn keyless_hint(error: &KeylessError) -> Option<String> {
-    let hint = match error {
-        KeylessError::Identity(error) => match error {
-            IdentityError::Expired { .. } => {
-                "get a new token; a file is read again after the push, so one that is kept fresh (a projected token) outlasts any build"
-            }
-            IdentityError::Audience { .. } => {
-                "ask for a token with that audience: `kubectl create token NAME --audience sigstore`, or `audience: sigstore` for a projected token"
-            }
-            IdentityError::Issuer { .. } => {
-                "use a token of an issuer that is accepted, or another certificate authority with `--fulcio-url`"
-            }
-            IdentityError::NotAToken(_) | IdentityError::File { .. } => {
-                "`--identity-token` takes a token, its file, or `-`"
-            }
-            _ => return None,
-        },
-        KeylessError::Service(ServiceError::Format { .. }) => {
-            "leave `--signature-format` out, or say `--signature-format bundle`"
-        }
-        KeylessError::Service(ServiceError::NoClock { .. }) => "add `--timestamp-server-url URL`",
-        KeylessError::Service(ServiceError::Tuf(error)) => tuf_hint(error),
-        KeylessError::Login(LoginError::Http(_)) | KeylessError::Service(_) | KeylessError::Http(_) => {
-            "nothing was built; check the address, or try again when the service answers"
-        }
-        KeylessError::Login(_) => return login_hint(error),
-        _ => return None,
-    };
-    Some(hint.to_owned())
-}
-
-/// Returns what can be done about a TUF repository.
-fn tuf_hint(error: &TufError) -> &'static str {
-    match error {
-        TufError::Unreachable { .. } => "check TUF_MIRROR, or name a trust root with `--trusted-root FILE`",
-        _ => {
-            "whoever runs it has to mend it; if it was set up anew, run `cosign initialize` with its new root, or name a trust root with `--trusted-root FILE`"
-        }
-    }
-}
-
-/// Returns what can be done about logs and clocks that did not do.
-fn witness_hint(error: &WitnessError) -> Option<&'static str> {
-    match error {
-        WitnessError::AlreadyLogged { .. } => Some(
-            "RSA signs the same thing the same way each time: make it another thing with an annotation, such as `-a attempt=2`, or use an ECDSA key",
-        ),
-        WitnessError::Unverifiable(_) => Some(
-            "either `--trusted-root` is of other services, or one of the clocks is wrong: certificate, log entry and timestamp must be of one time",
-        ),
-        _ => None,
-    }
-}
-
-/// Returns what can be done about a login that did not come to pass.
-fn login_hint(error: &KeylessError) -> Option<String> {
-    let KeylessError::Login(error) = error else { return None };
-    let hint = match error {
-        LoginError::TimedOut { .. } => {
-            "the line below asks to log in again; `--sign-timeout 15m` waits longer, `--identity-token FILE` needs no login"
-        }
-        LoginError::Client { wanted, .. } => {
-            return Some(format!(
-                "log in as `--oidc-client-id {wanted}`, or name another authority with `--fulcio-url`"
-            ));
-        }
-        LoginError::Listen { .. } => "log in with a code instead: `--fulcio-auth-flow device`",
-        _ => "to sign without a login use `--identity-token FILE`",
-    };
-    Some(hint.to_owned())
-}
-
-/// Returns what can be done about a registry's refusal.
-fn registry_hint(error: &RegistryError) -> Option<String> {
-    if let Some(hint) = error.hint() {
-        return Some(hint.to_owned());
-    }
-    let host = error.registry();
-    Some(match error.kind() {
-        Kind::Unauthorized => {
-            format!("log in with `docker login {host}`, or name a Secret with `--registry-secret`")
-        }
-        Kind::Denied => format!(
-            "{host} knows the credentials, but they may not push here: ask for that right, or let the repository be made first"
-        ),
-        Kind::NotFound => format!("make the repository at {host} first, or check its name"),
-        Kind::TagImmutable => "push another tag, or allow this one to be overwritten".to_owned(),
-        Kind::RateLimited { retry_after: Some(pause) } => format!("try again in {} s", pause.as_secs()),
-        Kind::RateLimited { retry_after: None } => "try again later".to_owned(),
-        Kind::Rejected if error.status() == Some(413) => TOO_LARGE.to_owned(),
-        Kind::Server | Kind::Timeout | Kind::Disconnected => format!("{host} has trouble: try again later"),
-        Kind::UntrustedCertificate => format!("name its authority with `--registry-ca {host}=FILE`"),
-        Kind::PlainHttp => format!("if that is meant, say `--registry-http {host}`"),
-        Kind::NeedsTls => format!("leave out `--registry-http {host}`"),
-        Kind::Dns | Kind::Refused | Kind::Unreachable => {
-            format!(
-                "check the name, and that {host} can be reached from here; what only the builder reaches takes `--registry-via builder`"
-            )
-        }
-        _ => return None,
-    })
-}
-
-/// Returns the ways out where a tag that collects signatures exists already and cannot be moved.
-fn signature_tag_hint(tag: &str) -> String {
-    let elsewhere = "`--signature-repository REPOSITORY` with one whose tags may be moved";
-    match tag.ends_with(".sig") || tag.ends_with(".att") {
-        true => format!("say `--signature-format bundle`, which needs no such tag, or {elsewhere}"),
-        false => format!("the registry has no referrers API and needs this tag for bundles: say {elsewhere}"),
     }
 }
 
@@ -837,29 +663,5 @@ mod tests {
              `kubectl --context 'my cluster' auth can-i get pods`; not `docker login`"
         );
         assert_eq!(hints[1], "finish with: kubectl buildkit sign --context a R@D");
-    }
-
-    #[test]
-    fn a_push_gets_the_hint_for_its_words_and_not_for_its_digits() {
-        let hint = |message: &str| push_hint(message).unwrap_or_default();
-        let refused = |words: &str| format!("failed to push 10.88.0.1:5000/app:401: {words}");
-        assert!(hint(&refused("unauthorized")).contains("docker login"));
-        assert!(hint(&refused("denied")).contains("ask for the right"));
-        let scope =
-            "push access denied, repository does not exist or may require authorization: insufficient_scope";
-        assert!(hint(&refused(scope)).starts_with("log in with `docker login`"));
-        let no_token = |words: &str| format!("cannot get a token for r.example: {words}");
-        for status in ["401 Unauthorized", "403 Forbidden: denied (DENIED)"] {
-            assert!(hint(&no_token(status)).starts_with("log in with `docker login`"));
-            assert!(hint(&refused(&no_token(status))).starts_with("log in with `docker login`"));
-        }
-        assert_eq!(push_hint(&refused(&no_token("connection refused"))), None, "we ask, not the pod");
-        assert!(hint(&refused("unknown: repository name not known to registry")).contains("repository"));
-        assert!(hint(&refused("toomanyrequests: slow down")).contains("try again later, or log in"));
-        assert!(hint(&refused("unexpected status: 503 Service Unavailable")).contains("try again later"));
-        assert!(hint(&refused("unknown: the storage is not there")).contains("try again later"));
-        assert!(hint(&refused("dial tcp: lookup r: no such host")).contains("cannot reach"));
-        assert_eq!(push_hint("process \"curl\" did not complete successfully: exit code: 1"), None);
-        assert_eq!(push_hint("failed to resolve source metadata for r/app:404: not found"), None);
     }
 }

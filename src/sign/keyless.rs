@@ -11,12 +11,11 @@ use super::login::{Login, LoginError, LoginSettings};
 use super::services::{ServiceError, ServicePlan, Services};
 use super::trust::{CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, TrustRoot};
 use super::witness::{Attempt, SIGNINGS, WitnessError, Witnesses};
-use crate::event::{Events, Step};
+use crate::event::Events;
 use async_trait::async_trait;
 use desk::Desk;
 use fulcio::{Authority, IssuerJson};
 use jiff::SignedDuration;
-use std::error::Error;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -192,7 +191,7 @@ impl KeylessSigner {
                     let place = source.place();
                     let name = format!("getting an identity token from {place}");
                     let step = self.certifier.events.step("token", name);
-                    let token = ending(step, source.token()).await?;
+                    let token = step.end(source.token().await)?;
                     self.certifier.certify(&token, &place).await?
                 }
                 Tokens::Desk(desk) => desk.certificate().await?,
@@ -231,19 +230,6 @@ impl KeylessSigner {
 
     fn failed(&self, error: KeylessError) -> SignerError {
         SignerError { signer: self.name().to_owned(), source: Box::new(error) }
-    }
-}
-
-async fn ending<T, E: Error>(step: Step, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    match work.await {
-        Ok(value) => {
-            step.done();
-            Ok(value)
-        }
-        Err(error) => {
-            step.fail(&error);
-            Err(error)
-        }
     }
 }
 
@@ -332,7 +318,7 @@ impl Certifier {
             super::http::shown(&self.authority)
         );
         let step = self.events.step("certificate", name);
-        ending(step, self.ask(token, place)).await
+        step.end(self.ask(token, place).await)
     }
 
     async fn ask(&self, token: &IdentityToken, place: &str) -> Result<Current, KeylessError> {

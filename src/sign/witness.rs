@@ -131,16 +131,7 @@ impl Witnesses {
     async fn stamp(&self, clock: &Url, signature: &[u8]) -> Result<Vec<u8>, WitnessError> {
         let name = format!("getting a timestamp from {}", shown(clock));
         let step = self.events.step(&format!("timestamp {}", unique()), name);
-        match tsa::timestamp(&self.http, clock, signature).await {
-            Ok(response) => {
-                step.done();
-                Ok(response)
-            }
-            Err(error) => {
-                step.fail(&error);
-                Err(error)
-            }
-        }
+        step.end(tsa::timestamp(&self.http, clock, signature).await)
     }
 
     async fn log(

@@ -24,16 +24,7 @@ use std::fmt::Debug;
 /// name is somebody else's.
 pub async fn remove(connection: &Connection, name: &str, events: &Events) -> Result<(), ClusterError> {
     let step = events.step("remove", format!("removing builder {name}"));
-    match remove_all(connection, name, events).await {
-        Ok(()) => {
-            step.done();
-            Ok(())
-        }
-        Err(error) => {
-            step.fail(&error);
-            Err(error)
-        }
-    }
+    step.end(remove_all(connection, name, events).await)
 }
 
 async fn remove_all(connection: &Connection, name: &str, events: &Events) -> Result<(), ClusterError> {

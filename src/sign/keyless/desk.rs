@@ -4,7 +4,7 @@
 //! fresh one when it is needed; of any other the certificate is taken as soon as somebody has logged in, and if it has
 //! ended when it is needed, the person is asked again.
 
-use super::{Certifier, Current, KeylessError, ending};
+use super::{Certifier, Current, KeylessError};
 use crate::sign::identity::IdentityToken;
 use crate::sign::login::{LoggedIn, Login, LoginError};
 use crate::sign::witness::chain;
@@ -45,7 +45,7 @@ impl Desk {
         let (login, certifier) = (Arc::clone(&self.login), Arc::clone(&self.certifier));
         task::spawn("login", async move {
             let step = certifier.events.step("login", format!("waiting for {}", login.place()));
-            let LoggedIn { token, refresh } = ending(step, login.run()).await?;
+            let LoggedIn { token, refresh } = step.end(login.run().await)?;
             certifier.check(&token, &login.place())?;
             certifier.introduce(&token, &login.place());
             Ok(match refresh {
@@ -78,7 +78,7 @@ impl Desk {
         if let Some((refresh, subject)) = renewal.take() {
             let place = self.login.place();
             let step = events.step("token", format!("getting a fresh identity token by {place}"));
-            match ending(step, self.login.refresh(&refresh, &subject)).await {
+            match step.end(self.login.refresh(&refresh, &subject).await) {
                 Ok(LoggedIn { token, refresh }) => {
                     *renewal = refresh.map(|refresh| (refresh, subject));
                     return self.certifier.certify(&token, &place).await;
