@@ -1,12 +1,13 @@
 //! Daemons that are in no cluster: a unix socket, and TCP with certificates on both sides.
 
 use crate::buildkitd::Buildkitd;
+use crate::peers::free_address;
 use crate::rig::Rig;
 use crate::seen::Seen;
 use crate::tool::{Ran, Tool};
 use crate::{fresh, hello};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 
 /// Runs a build without a kubeconfig: none is needed.
 fn build(tool: &Tool, arguments: &[&str]) -> Ran {
@@ -66,9 +67,7 @@ fn a_daemon_at_a_tcp_address_wants_certificates() {
     let ca_file = file("ca.pem", ca.pem());
     let (server, server_key) = (file("server.pem", server), file("server.key", server_key));
     let (client, client_key) = (file("client.pem", client), file("client.key", client_key));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let address = format!("tcp://{}", listener.local_addr().expect("an address"));
-    drop(listener);
+    let address = format!("tcp://{}", free_address(Ipv4Addr::LOCALHOST.into()));
     let daemon = [
         format!("--addr={address}"),
         format!("--tlscacert={ca_file}"),

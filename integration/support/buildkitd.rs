@@ -3,6 +3,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,7 +28,7 @@ pub(crate) fn peer(name: &str) -> PathBuf {
 }
 
 impl Buildkitd {
-    /// Starts one and waits until its socket is there.
+    /// Starts one and waits until it serves.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
@@ -69,8 +70,7 @@ impl Buildkitd {
         let mut daemon = Self { folder, pid: Pid::from_child(&parent), parent };
         let end = Instant::now() + Duration::from_secs(30);
         while Instant::now() < end && daemon.parent.try_wait().expect("our child").is_none() {
-            // The file is there before anybody listens.
-            if UnixStream::connect(daemon.socket()).is_ok()
+            if daemon.speaks()
                 && let Some(pid) = daemon.child_of_unshare()
             {
                 daemon.pid = pid;
@@ -79,6 +79,14 @@ impl Buildkitd {
             std::thread::sleep(Duration::from_millis(20));
         }
         Err(daemon.log())
+    }
+
+    /// Whether it sends its SETTINGS (RFC 9113, 3.4): the socket is there before anybody listens, and connections are
+    /// taken before anybody serves them.
+    fn speaks(&self) -> bool {
+        let Ok(mut stream) = UnixStream::connect(self.socket()) else { return false };
+        stream.set_read_timeout(Some(Duration::from_secs(1))).expect("it is no zero");
+        stream.read_exact(&mut [0; 9]).is_ok()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

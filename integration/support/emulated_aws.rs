@@ -1,9 +1,9 @@
 //! moto, an emulator of AWS, behind TLS; its KMS is repaired so that it signs digests (hack/cluster/kms).
 
-use crate::peers::peer;
+use crate::peers::{free_address, peer};
 use crate::tls::{Certificate, TlsFront};
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,7 @@ pub(crate) struct EmulatedAws {
 
 impl EmulatedAws {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let address = listener.local_addr().expect("an address");
-        drop(listener);
+        let address: SocketAddr = free_address(Ipv4Addr::LOCALHOST.into()).parse().expect("an address");
         let mut process = Command::new(peer("emulated-aws"))
             .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
             .stdin(Stdio::null())

@@ -1,7 +1,7 @@
 //! A real OpenBao server in development mode, in memory, on a port of its own; it ends with the test.
 
-use crate::peers::peer;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use crate::peers::{free_address, peer};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -19,9 +19,7 @@ impl OpenBao {
     /// Starts one with the transit engine at its usual place.
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let host = listener.local_addr().expect("an address").to_string();
-        drop(listener);
+        let host = free_address(Ipv4Addr::LOCALHOST.into());
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
         let process = Command::new(peer("bao"))
             .args(["server", "-dev", "-dev-no-store-token"])

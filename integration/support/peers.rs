@@ -1,6 +1,8 @@
-//! Where the peer binaries are.
+//! Where the peer binaries are, and where they listen.
 
+use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Returns the path of a peer binary, such as `cosign2`, from the folder that `PEERS` names.
 pub(crate) fn peer(name: &str) -> PathBuf {
@@ -10,4 +12,17 @@ pub(crate) fn peer(name: &str) -> PathBuf {
     let path = Path::new(&folder).join(name);
     assert!(path.is_file(), "{} is missing: run `make peers`", path.display());
     path
+}
+
+/// Returns an address on which nobody listened a moment ago, for a peer that cannot choose one. The port is none that the
+/// system gives to connections: no other test's takes it, and who waits for the peer is not connected to itself.
+pub(crate) fn free_address(address: IpAddr) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(131).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(10_000 + number % 20_000).expect("below 30,000");
+        if let Ok(listener) = TcpListener::bind((address, port)) {
+            return listener.local_addr().expect("an address").to_string();
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Real registries on this machine: distribution, which has no referrers API, and go-containerregistry's, which has.
 //! Their content is gone with them.
 
-use crate::peers::peer;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use crate::peers::{free_address, peer};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -27,7 +27,8 @@ impl Registry {
     }
 
     fn distribution(address: &str, more: &str) -> Self {
-        let (folder, host) = (tempfile::tempdir().expect("a folder"), free_address(address));
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = free_address(address.parse().expect("an address"));
         let config = folder.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
@@ -42,7 +43,7 @@ impl Registry {
 
     /// Starts go-containerregistry's registry, in memory.
     pub(crate) fn with_referrers() -> Self {
-        let host = free_address(&Ipv4Addr::LOCALHOST.to_string());
+        let host = free_address(Ipv4Addr::LOCALHOST.into());
         let mut command = Command::new(peer("rigtool"));
         command.args(["referrers", &host]);
         Self::start(command, host, tempfile::tempdir().expect("a folder"))
@@ -70,10 +71,4 @@ impl Drop for Registry {
         let _gone_already = self.process.kill();
         let _reaped = self.process.wait();
     }
-}
-
-/// Returns an address that nobody listened on a moment ago.
-fn free_address(address: &str) -> String {
-    let listener = TcpListener::bind((address, 0)).expect("a port");
-    listener.local_addr().expect("an address").to_string()
 }
