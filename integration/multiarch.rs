@@ -594,7 +594,8 @@ fn the_index_goes_through_a_services_pod_and_platforms_to_the_pods_that_are_ther
     let space = rig.namespace("through");
     let tool = Tool::new(&rig, space.name());
     probes(&tool);
-    let (key, _) = tool.key_pair("k", "");
+    let [(key, _), (second, _)] = ["k", "second"].map(|name| tool.key_pair(name, ""));
+    let second = second.to_str().expect("UTF-8");
     let svc = rig.get("REGISTRY_SVC");
     tool.log_in(svc);
     let ca = format!("{svc}={}", rig.get("REGISTRY_SVC_CA"));
@@ -627,7 +628,7 @@ fn the_index_goes_through_a_services_pod_and_platforms_to_the_pods_that_are_ther
         digest
     };
     let both = "linux/amd64,linux/arm64";
-    let ran = build(1, both, &[]);
+    let ran = build(1, both, &["--builder-key", second]);
     assert!(ran.stderr.contains("of the Service `registry` in namespace `registry`"), "{}", ran.stderr);
     ran.ok();
     let digest = has_both(1);
@@ -637,8 +638,8 @@ fn the_index_goes_through_a_services_pod_and_platforms_to_the_pods_that_are_ther
         command.env("COSIGN_PASSWORD", "");
         tool::run(command).ok()
     };
-    assert!(verify(&[], &tag(1)).contains(&digest));
-    verify(&["--type", "slsaprovenance1"], &tag(1));
+    assert!(verify(&["--key", second], &tag(1)).contains(&digest), "by both");
+    verify(&["--key", second, "--type", "slsaprovenance1"], &tag(1));
 
     // Without a look at the nodes the pods tell what they run.
     let role = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/rbac.yaml");

@@ -21,16 +21,17 @@ else
   export RUSTC_BOOTSTRAP=1
 fi
 sanitizer="${SANITIZER:-$sanitizer}"
+options=(--fuzz-dir . --sanitizer "$sanitizer" --codegen-units 16)
 # The same versions as the product's.
 cp ../../Cargo.lock Cargo.lock
 host="$(rustc -vV | sed -n 's/^host: //p')"
-cargo "$toolchain" fuzz build --fuzz-dir . --sanitizer "$sanitizer" --target "$host"
+cargo "$toolchain" fuzz build "${options[@]}" --target "$host"
 failed=()
 for target in ${TARGETS:-$(cargo "$toolchain" fuzz list --fuzz-dir .)}; do
   printf '\n==> %s\n' "$target"
   mkdir -p "corpus/$target"
   # What is found goes into the first folder; the seeds stay as they are.
-  cargo "$toolchain" fuzz run --fuzz-dir . --sanitizer "$sanitizer" --target "$host" "$target" "corpus/$target" "seeds/$target" -- \
+  cargo "$toolchain" fuzz run "${options[@]}" --target "$host" "$target" "corpus/$target" "seeds/$target" -- \
     -max_total_time="${TIME:-30}" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 || failed+=("$target")
 done
 if [ ${#failed[@]} -gt 0 ]; then

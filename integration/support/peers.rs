@@ -1,6 +1,6 @@
 //! Where the peer binaries are, and where they listen.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,15 +14,17 @@ pub(crate) fn peer(name: &str) -> PathBuf {
     path
 }
 
-/// Returns an address on which nobody listened a moment ago, for a peer that cannot choose one. The port is none that the
-/// system gives to connections: no other test's takes it, and who waits for the peer is not connected to itself.
+/// Returns an address on which nobody listens, for a peer that cannot choose one. The port is none that the system gives to
+/// connections, so no other test's takes it, and who waits for the peer is not connected to itself. We don't listen there
+/// to try it: a process that another thread starts just then would inherit that, and pass for the peer.
 pub(crate) fn free_address(address: IpAddr) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = std::process::id().wrapping_mul(131).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let port = u16::try_from(10_000 + number % 20_000).expect("below 30,000");
-        if let Ok(listener) = TcpListener::bind((address, port)) {
-            return listener.local_addr().expect("an address").to_string();
+        let free = SocketAddr::new(address, port);
+        if TcpStream::connect(free).is_err() {
+            return free.to_string();
         }
     }
 }
