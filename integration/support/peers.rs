@@ -16,12 +16,13 @@ pub(crate) fn peer(name: &str) -> PathBuf {
 
 /// Returns an address on which nobody listens, for a peer that cannot choose one. The port is none that the system gives to
 /// connections, so no other test's takes it, and who waits for the peer is not connected to itself. We don't listen there
-/// to try it: a process that another thread starts just then would inherit that, and pass for the peer.
+/// to try it: a process that another thread starts just then would inherit that, and pass for the peer. The port is even,
+/// since OpenBao takes the next one, too.
 pub(crate) fn free_address(address: IpAddr) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = std::process::id().wrapping_mul(131).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(10_000 + number % 20_000).expect("below 30,000");
+        let port = u16::try_from(10_000 + number % 10_000 * 2).expect("below 30,000");
         let free = SocketAddr::new(address, port);
         if TcpStream::connect(free).is_err() {
             return free.to_string();

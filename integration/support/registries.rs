@@ -2,6 +2,8 @@
 //! Their content is gone with them.
 
 use crate::peers::{free_address, peer};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use tempfile::TempDir;
 pub(crate) struct Registry {
     pub(crate) host: String,
     process: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Registry {
@@ -50,19 +52,31 @@ impl Registry {
     }
 
     fn start(mut command: Command, host: String, folder: TempDir) -> Self {
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut registry = Self { host, process: process.expect("the registry starts"), _folder: folder };
+        let log = File::create(folder.path().join("log")).expect("a log");
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let mut registry = Self { host, process: process.expect("the registry starts"), folder };
         let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(&registry.host).is_err() {
+        while !registry.answers() {
             let ended = registry.process.try_wait().expect("our child");
+            let log = || std::fs::read_to_string(registry.folder.path().join("log")).unwrap_or_default();
             assert!(
                 ended.is_none() && Instant::now() < end,
-                "the registry on {} doesn't start",
-                registry.host
+                "the registry on {} doesn't start ({ended:?}):\n{}",
+                registry.host,
+                log()
             );
             std::thread::sleep(Duration::from_millis(20));
         }
         registry
+    }
+
+    /// Whether it speaks HTTP: that a connection is taken says little.
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(&self.host) else { return false };
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("it is no zero");
+        let mut answer = [0; 7];
+        let asked = stream.write_all(b"GET /v2/ HTTP/1.0\r\n\r\n");
+        asked.and_then(|()| stream.read_exact(&mut answer)).is_ok() && answer == *b"HTTP/1."
     }
 }
 
