@@ -75,19 +75,15 @@ pub(super) struct Solved {
     pub(super) reached: Reached,
     /// The build's id at this daemon.
     pub(super) reference: String,
+    /// The image, as the exporter replied it.
+    pub(super) image: Option<Descriptor>,
     /// What it attested, where that is to be signed and it could be had from here.
     pub(super) attested: Option<Attested>,
     /// What it was warned of.
     pub(super) warnings: Warnings,
 }
 
-impl Solved {
-    /// Returns the image's descriptor as the exporter replied it.
-    pub(super) fn image(&self) -> Option<Descriptor> {
-        image(&self.response)
-    }
-}
-
+/// Reads the image's descriptor from the exporter's reply.
 fn image(response: &BTreeMap<String, String>) -> Option<Descriptor> {
     let text = response.get("containerimage.descriptor")?;
     serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
@@ -147,7 +143,7 @@ pub(super) async fn run(
     let after = cancel.guard(async { tokio::join!(recorded, attested) }).await;
     let (recorded, attested) = after.map_err(BuildError::Interrupted)?;
     response.extend(recorded);
-    Ok(Solved { response, reached, reference, attested, warnings })
+    Ok(Solved { response, reached, reference, image, attested, warnings })
 }
 
 async fn solve_with_session(

@@ -108,7 +108,7 @@ pub async fn run(
         pod: part.reached.pod.as_ref().map(|pod| pod.name.clone()),
         reference: part.reference.clone(),
         platforms: site.group.as_ref().map(Group::names).unwrap_or_default(),
-        digest: part.image().map(|made| made.digest),
+        digest: part.image.as_ref().map(|made| made.digest),
     });
     let mut warnings = Vec::new();
     for warning in solved.iter().filter(|_| request.warnings_wanted).flat_map(|part| part.warnings.so_far()) {
@@ -122,7 +122,7 @@ pub async fn run(
     if delivery == Delivery::Cache {
         return Ok(outcome);
     }
-    let pushed: Option<Vec<Descriptor>> = solved.iter().map(Solved::image).collect();
+    let pushed: Option<Vec<Descriptor>> = solved.iter().map(|part| part.image.clone()).collect();
     let pushed = pushed.ok_or(BuildError::NoDigest)?;
     let image = match &pushed[..] {
         [only] => only.clone(),

@@ -16,6 +16,8 @@ use tokio_rustls::TlsConnector;
 /// The longest answer to a request for a tunnel that is read.
 const HEAD_MAX: usize = 16 << 10;
 const HINT: &str = "HTTPS_PROXY and HTTP_PROXY name the proxy, NO_PROXY what is reached without one";
+const TRUST_HINT: &str =
+    "SSL_CERT_FILE names the file of all authorities that are trusted; the proxy's must be in it";
 
 /// Which hosts are reached through which proxy.
 #[derive(Clone)]
@@ -235,15 +237,11 @@ impl Proxy {
         config.alpn_protocols.clear();
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
         let secured = TlsConnector::from(Arc::new(config)).connect(name, io).await;
-        Ok(Box::new(secured.map_err(|error| {
-            Refused {
+        let secured = secured.map_err(|error| Refused {
             why: format!("no TLS with it: {error}"),
-            hint: Some(
-                "SSL_CERT_FILE names the file of all authorities that are trusted; the proxy's must be in it"
-                    .to_owned(),
-            ),
-        }
-        })?))
+            hint: Some(TRUST_HINT.to_owned()),
+        })?;
+        Ok(Box::new(secured))
     }
 }
 
