@@ -172,6 +172,8 @@ impl Pty {
             rustix::fs::open(&name, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY, 0.into()).unwrap();
         let slave = File::from(slave);
         let end = || slave.try_clone().unwrap();
+        // Before the program starts, which may change them at once.
+        let before = tcgetattr(&slave).unwrap();
         // util-linux's setsid makes the terminal the controlling one, which takes unsafe code from here.
         let child = Command::new("setsid")
             .arg("--ctty")
@@ -182,7 +184,6 @@ impl Pty {
             .stderr(end())
             .spawn()
             .expect("util-linux's setsid is there");
-        let before = tcgetattr(&slave).unwrap();
         let parser = vt100::Parser::new(ROWS, COLUMNS, 0);
         Self { master: File::from(master), slave, child, parser, bytes: Vec::new(), before }
     }
