@@ -28,6 +28,8 @@ mod tree;
 
 #[path = "main_job/builders.rs"]
 mod builders;
+#[path = "main_job/cache.rs"]
+mod cache;
 #[path = "main_job/connection.rs"]
 mod connection;
 #[path = "main_job/context.rs"]

@@ -405,7 +405,14 @@ fn each_platform_is_built_on_a_node_that_runs_it() {
     let seen = Seen::plain(&rig);
     assert_eq!(seen.manifest(&name, "single").expect("a manifest")["mediaType"], IMAGE);
 
-    // The second time each pod is there already.
+    // Neither pod's cache is written over by the other's.
+    let (cached, cache) = (format!("{registry}/{name}:cached"), format!("{registry}/{name}:cache"));
+    let both = ["--cache-from", &cache, "--cache-to", &cache];
+    build(&cached, "linux/amd64,linux/arm64", &both).ok();
+    let caches: Vec<String> = seen.tags(&name).into_iter().filter(|tag| tag.starts_with("cache-")).collect();
+    assert_eq!(caches, ["cache-amd64", "cache-arm64"]);
+
+    // From the second time on each pod is there already.
     let other = format!("{registry}/{name}-too:1");
     let attest = [
         "-t",

@@ -18,6 +18,8 @@ mod rules;
 mod sign;
 #[path = "support/strict_registry.rs"]
 mod strict_registry;
+#[path = "support/tls.rs"]
+mod tls;
 
 use kubectl_build::registry::Descriptor;
 use serde_json::{Value, json};

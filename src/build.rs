@@ -3,6 +3,7 @@
 //! Composes its neighbours (`buildkit`, `session`, `cluster`, `registry`, `sign`) and holds the lines that join two
 //! of them. Knows nothing of flags, the environment or the terminal: those arrive as values.
 
+pub mod cache;
 mod content;
 mod credentials;
 pub mod error;

@@ -6,6 +6,7 @@
 mod attest;
 pub mod build;
 pub mod builder;
+mod cache;
 pub mod cluster;
 pub mod duration;
 pub mod env;

@@ -2,6 +2,7 @@
 
 use crate::fake_proxy::FakeProxy;
 use crate::strict_registry::{Access, Referrers, StrictRegistry, Switches};
+use crate::tls::Certificate;
 use crate::{Home, Said, built};
 use rstest::rstest;
 use std::time::Duration;
@@ -191,6 +192,20 @@ fn a_registry_without_tls_is_reached_through_a_proxy_that_opens_no_tunnels() {
     assert_eq!(refused, 2, "once for each command, which learns from it that there is a proxy: {seen:?}");
     assert_eq!(registry.breaches(), [""; 0]);
 
+    // The same proxy by TLS.
+    let certificate = Certificate::from_authority("localhost");
+    let front = proxy.behind_tls(&certificate);
+    let secured = format!("https://u:secret@{}", front.host().replace("127.0.0.1", "localhost"));
+    let verify = ["verify", "--registry-http", host, "--key", "one.pem", &tag];
+    let unknown = run(&verify, "HTTP_PROXY", &secured);
+    unknown.fails(1, &["through the proxy localhost:", "no TLS with it", "SSL_CERT_FILE names"]);
+    let trusted = home.path().join("proxy.pem");
+    std::fs::write(&trusted, &certificate.authority_pem).expect("a file");
+    let mut command = home.command("kubectl-buildkit", &verify);
+    command.env("HTTP_PROXY", &secured).env("SSL_CERT_FILE", &trusted);
+    Said::of(&command.output().expect("it runs")).ok();
+    assert!(front.accepted() > 1);
+
     let refused = run(&sign, "HTTP_PROXY", &address("u:wrong@"));
     refused.fails(1, &["407 Proxy Authentication Required", "through the proxy 127.0.0.1:", "HTTP_PROXY"]);
     let said = run(&sign, "HTTP_PROXY", "ftp://u:secret@proxy");
@@ -198,7 +213,7 @@ fn a_registry_without_tls_is_reached_through_a_proxy_that_opens_no_tunnels() {
     said.fails(2, &["HTTP_PROXY names no proxy that can be used", "socks5://HOST:PORT"]);
     let nobody =
         std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    for scheme in ["http", "socks5"] {
+    for scheme in ["http", "https", "socks5"] {
         let said = run(&sign, "HTTP_PROXY", &format!("{scheme}://{nobody}"));
         said.fails(
             1,

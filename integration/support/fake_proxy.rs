@@ -1,6 +1,7 @@
 //! A fake HTTP proxy on loopback: it gets requests with whole URLs, and sends them on to one real host whatever they name.
 //! It opens no tunnels.
 
+use crate::tls::{Certificate, TlsFront};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -16,7 +17,7 @@ use tokio::runtime::Runtime;
 pub(crate) struct FakeProxy {
     pub(crate) address: String,
     seen: Arc<Mutex<Vec<String>>>,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 #[derive(Clone)]
@@ -37,7 +38,12 @@ impl FakeProxy {
         let inner = Inner { real: real.to_owned(), wants: wants.to_owned(), seen: Arc::clone(&seen) };
         let app = Router::new().fallback(pass).with_state(inner);
         runtime.spawn(async move { axum::serve(listener, app).await });
-        Self { address, seen, _runtime: runtime }
+        Self { address, seen, runtime }
+    }
+
+    /// Starts TLS in front of it.
+    pub(crate) fn behind_tls(&self, certificate: &Certificate) -> TlsFront {
+        self.runtime.block_on(TlsFront::start(certificate, &self.address))
     }
 
     /// Returns what it has been asked: method, whole URL, and its own answer where it sent nothing on.

@@ -46,6 +46,8 @@ impl<'a> Seen<'a> {
         let url = format!("{}/v2/{path}", self.base);
         let mut arguments =
             vec!["exec", "-n", "registry", "deploy/tools", "--", "curl", "-sS", "-w", "\n%{http_code}"];
+        // A name that is not resolved in time, on a busy machine, is asked for again.
+        arguments.extend(["--retry", "3", "--retry-all-errors"]);
         arguments.extend(self.flags.iter().map(String::as_str));
         for media_type in [
             "application/vnd.oci.image.manifest.v1+json",

@@ -125,8 +125,15 @@ pub(super) async fn run(
     };
     let mut reached = cancel.guard(reaching).await.map_err(BuildError::Interrupted)??;
     let builder_id = reached.id();
-    let share = Share { platforms: &platforms, joined: common.joined, builder_id: &builder_id };
+    let architecture = site.group.as_ref().map(|group| group.architecture.as_str());
+    let joined = architecture.filter(|_| common.joined);
+    let share = Share { platforms: &platforms, joined, builder_id: &builder_id };
     let plan = plan::plan(request, share, common.delivery);
+    if let Some(architecture) = joined {
+        for name in plan.exports.iter().filter_map(|cache| cache.attrs.get("ref")) {
+            events.note(format!("the cache of what the {architecture} builder makes goes to {name}"));
+        }
+    }
     let reference = solve::random_reference();
     let warnings = Warnings::default();
     let solving = solve_with_session(common, plan, &mut reached, (&reference, &warnings, events, cancel));
@@ -158,7 +165,8 @@ async fn solve_with_session(
     ];
     let sync = FileSync::new(locals, events.clone()).after(leave.clone());
     let report = sync.report();
-    let pushed = if request.push { request.repositories() } else { Vec::new() };
+    let mut pushed = if request.push { request.repositories() } else { Vec::new() };
+    pushed.extend(request.caches.written().cloned());
     let credentials =
         RegistryCredentials { resolver: Arc::clone(resolver), client: (*client).clone(), pushed };
     let attachables: Vec<Box<dyn Attachable>> =
@@ -174,6 +182,8 @@ async fn solve_with_session(
         frontend: solve::DOCKERFILE.to_owned(),
         attrs: plan.attrs,
         exporters: plan.exporters.into_iter().map(|(kind, attrs)| Exporter { kind, attrs }).collect(),
+        imports: plan.imports,
+        exports: plan.exports,
         entitlements: plan.entitlements,
         pushing: pushing.clone(),
         warnings: warnings.clone(),
@@ -208,7 +218,7 @@ async fn mute_registry(pushing: &Pushing, client: &registry::Client, request: &B
     let is_silence = |error: &registry::RegistryError| error.kind() == registry::Kind::Timeout;
     loop {
         pushing.stands_still(QUIET_PUSH).await;
-        for repository in request.repositories() {
+        for repository in request.daemons() {
             let asked = async || client.check_push(&repository).await.err().filter(is_silence);
             if asked().await.is_some()
                 && let Some(source) = asked().await

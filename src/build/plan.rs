@@ -1,6 +1,8 @@
 //! From a request to one solve: pure.
 
+use super::cache;
 use super::request::BuildRequest;
+use crate::buildkit::solve::CacheEntry;
 use crate::image::Platform;
 use crate::image::annotation::{Annotation, Carrier};
 use crate::registry::Repository;
@@ -31,6 +33,10 @@ pub struct SolvePlan {
     pub attrs: BTreeMap<String, String>,
     /// The exporters' types and attributes, if anything is exported: one, or two of one image.
     pub exporters: Vec<(String, BTreeMap<String, String>)>,
+    /// The caches that the daemon reads.
+    pub imports: Vec<CacheEntry>,
+    /// The caches that it writes.
+    pub exports: Vec<CacheEntry>,
     /// Rights asked for.
     pub entitlements: Vec<String>,
 }
@@ -51,8 +57,9 @@ pub fn delivery(request: &BuildRequest, sign: bool, joined: bool) -> Delivery {
 pub struct Share<'a> {
     /// The platforms that it builds.
     pub platforms: &'a [Platform],
-    /// Other builders build the rest: each then makes an index, in which its platforms are named.
-    pub joined: bool,
+    /// Its machine's architecture, where other builders build the rest: each then makes an index, in which its platforms
+    /// are named.
+    pub joined: Option<&'a str>,
     /// What provenance calls the builder: a URI.
     pub builder_id: &'a str,
 }
@@ -61,7 +68,7 @@ pub struct Share<'a> {
 pub fn plan(request: &BuildRequest, share: Share<'_>, delivery: &Delivery) -> SolvePlan {
     let Share { platforms, joined, builder_id } = share;
     let mut attrs = attrs(request, platforms);
-    if joined {
+    if joined.is_some() {
         attrs.insert("multi-platform".to_owned(), "true".to_owned());
     }
     for (kind, fields) in &request.attests {
@@ -69,9 +76,15 @@ pub fn plan(request: &BuildRequest, share: Share<'_>, delivery: &Delivery) -> So
     }
     let mut exporters = exporters(request, delivery);
     for (_, attributes) in &mut exporters {
-        attributes.extend(annotations(&request.annotations, platforms, joined));
+        attributes.extend(annotations(&request.annotations, platforms, joined.is_some()));
     }
-    SolvePlan { attrs, exporters, entitlements: request.entitlements.clone() }
+    let (caches, insecure) = (&request.caches, &request.insecure_hosts);
+    let (imports, exports) = (caches.imports(share, insecure), caches.exports(share, insecure));
+    if !imports.is_empty() {
+        // The frontend looks here, and nowhere else.
+        attrs.insert("cache-imports".to_owned(), cache::json(&imports));
+    }
+    SolvePlan { attrs, exporters, imports, exports, entitlements: request.entitlements.clone() }
 }
 
 /// Returns an attestation's fields, the builder's name among them if the person gave none: verifiers' policies ask for
@@ -192,7 +205,7 @@ mod tests {
     }
 
     fn plan(request: &BuildRequest, sign: bool) -> SolvePlan {
-        let share = Share { platforms: &request.platforms, joined: false, builder_id: "tcp://b:1" };
+        let share = Share { platforms: &request.platforms, joined: None, builder_id: "tcp://b:1" };
         super::plan(request, share, &delivery(request, sign, false))
     }
 
@@ -207,7 +220,7 @@ mod tests {
                 .into_iter()
                 .flat_map(|text| Annotation::parse(text).expect("an annotation"))
                 .collect();
-        let share = Share { platforms: &platforms[..1], joined: true, builder_id: "tcp://b:1" };
+        let share = Share { platforms: &platforms[..1], joined: Some("arm64"), builder_id: "tcp://b:1" };
         let plan = super::plan(&request, share, &delivery);
         assert_eq!(delivery, Delivery::ByDigest(request.repositories()));
         assert_eq!(

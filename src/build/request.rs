@@ -1,5 +1,6 @@
 //! What the user wants built: plain values, already validated.
 
+use super::cache::Caches;
 use super::record::Detail;
 use crate::image::{Annotation, Platform};
 use crate::registry::{Reference, Repository};
@@ -30,6 +31,8 @@ pub struct BuildRequest {
     pub cross: bool,
     /// What the frontend is told.
     pub options: FrontendOptions,
+    /// The caches beside the builder's own.
+    pub caches: Caches,
     /// Rights that the build asks the daemon for.
     pub entitlements: Vec<String>,
     /// Push the image.
@@ -54,6 +57,17 @@ impl BuildRequest {
         for tag in &self.tags {
             if !repositories.contains(&tag.repository) {
                 repositories.push(tag.repository.clone());
+            }
+        }
+        repositories
+    }
+
+    /// Returns the distinct repositories that the daemon itself calls for more than base images.
+    pub fn daemons(&self) -> Vec<Repository> {
+        let mut repositories = self.repositories();
+        for cache in self.caches.repositories() {
+            if !repositories.contains(cache) {
+                repositories.push(cache.clone());
             }
         }
         repositories

@@ -31,6 +31,10 @@ pub struct SolveRequest {
     pub attrs: BTreeMap<String, String>,
     /// What becomes of the result; nothing leaves it in the cache. Their order is their number in the session.
     pub exporters: Vec<Exporter>,
+    /// The caches that the build begins from; the frontend has to be told of them, too.
+    pub imports: Vec<CacheEntry>,
+    /// The caches that it leaves.
+    pub exports: Vec<CacheEntry>,
     /// Such as `network.host`.
     pub entitlements: Vec<String>,
     /// Is told of the push while it lasts.
@@ -45,6 +49,15 @@ pub struct Exporter {
     /// Such as `image`.
     pub kind: String,
     /// Its attributes. The daemon takes unknown ones for metadata, silently: mind the spelling.
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// A cache beside the daemon's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// `registry` or `inline`.
+    pub kind: String,
+    /// Its attributes.
     pub attrs: BTreeMap<String, String>,
 }
 
@@ -133,13 +146,22 @@ async fn run(
 
 impl SolveRequest {
     fn into_wire(self) -> wire::SolveRequest {
+        let entries = |caches: Vec<CacheEntry>| {
+            let caches = caches.into_iter();
+            caches
+                .map(|it| wire::CacheOptionsEntry { r#type: it.kind, attrs: it.attrs.into_iter().collect() })
+                .collect()
+        };
         let exporters = self.exporters.into_iter();
         wire::SolveRequest {
             r#ref: self.reference,
             session: self.session_id,
             frontend: self.frontend,
             frontend_attrs: self.attrs.into_iter().collect(),
-            cache: Some(wire::CacheOptions::default()),
+            cache: Some(wire::CacheOptions {
+                exports: entries(self.exports),
+                imports: entries(self.imports),
+            }),
             entitlements: self.entitlements,
             exporters: exporters
                 .map(|it| wire::Exporter { r#type: it.kind, attrs: it.attrs.into_iter().collect() })

@@ -136,8 +136,10 @@ struct Standing {
 impl Pushing {
     fn note(&self, message: &StatusResponse) {
         self.0.send_modify(|standing| {
-            // `pushing layers`, `pushing manifest for NAME` (moby/buildkit util/push/push.go).
-            for status in message.statuses.iter().filter(|status| status.id.starts_with("pushing ")) {
+            // `pushing layers`, `pushing manifest for NAME` (moby/buildkit util/push/push.go), and of a cache `writing layer
+            // DIGEST` and so on (cache/remotecache/export.go).
+            let pushes = |id: &str| id.starts_with("pushing ") || id.starts_with("writing ");
+            for status in message.statuses.iter().filter(|status| pushes(&status.id)) {
                 match status.completed {
                     Some(_) => standing.active.remove(&status.id),
                     None => standing.active.insert(status.id.clone()),

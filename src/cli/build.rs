@@ -79,6 +79,12 @@ pub struct OptionArgs {
     /// Run every step, whatever is cached
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_cache: Option<bool>,
+    /// Begin from the cache in a registry, `NAME:TAG`, too; repeat it for several
+    #[arg(long = "cache-from", value_name = "NAME|type=registry,ref=NAME", action = ArgAction::Append)]
+    pub cache_from: Vec<String>,
+    /// Leave the cache in a registry, `type=registry,ref=NAME:TAG` (`mode=max`: of all stages), or in the image, `type=inline`
+    #[arg(long = "cache-to", value_name = "NAME|type=TYPE[,…]", action = ArgAction::Append)]
+    pub cache_to: Vec<String>,
     /// Look for newer base images
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub pull: Option<bool>,

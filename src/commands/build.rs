@@ -4,6 +4,7 @@ use super::display::{self, Early, Shown};
 use super::failure::Failure;
 use super::registries::Passable;
 use super::{files, identity, keys, print_lines, registries, report};
+use crate::build::cache::CacheExport;
 use crate::build::preflight;
 use crate::build::reach::Place;
 use crate::build::route::{PodContainer, Through};
@@ -46,6 +47,7 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
     let (iidfile, metadata_file) = (settings.iidfile.clone(), settings.metadata_file.clone());
     let resume = resume_flags(&settings);
     let push = settings.request.push;
+    let inline_cache = settings.request.caches.to.contains(&CacheExport::Inline);
     let ca_files = settings.registry.ca_file_of_each(&settings.request.repositories());
     let for_builder = settings.sign.as_ref().map(|sign| (sign.builder_key.clone(), sign.password.clone()));
     let trust = settings.sign.as_ref().map(|sign| sign.keyless.trust.clone()).unwrap_or_default();
@@ -112,6 +114,9 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         remarks.push(format!(
             "The result stays in the cache of builder {name}: add --push to send it to a registry."
         ));
+        let unused =
+            inline_cache.then(|| "An inline cache is part of a pushed image: none was written.".to_owned());
+        remarks.extend(unused);
     }
     if !json_report {
         remarks.extend(report::written(&outcome.signed, outcome.formats));
@@ -208,7 +213,7 @@ async fn find(
     spec.image = image;
     let context = settings.request.context.to_string_lossy();
     let found = builder::find(connection, &spec, &context).await.map_err(Failure::cluster)?;
-    let repositories = settings.request.repositories();
+    let repositories = settings.request.daemons();
     let hosts = settings.registry.for_repositories(&repositories);
     let Some(known) = found.registries() else {
         if matches!(found, Found::Absent) {

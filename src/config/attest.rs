@@ -77,7 +77,7 @@ fn parse(text: &str) -> Result<Parsed, String> {
 }
 
 /// Splits at commas, but for those within quotes.
-fn fields(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn fields(text: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     text.split(move |c: char| {
         quoted ^= c == '"';

@@ -4,7 +4,7 @@ use super::env::{Environment, names};
 use super::misuse::Misuse;
 use super::results::{self, ResultFile};
 use super::source::{self, Source, Sourced};
-use super::{attest, builder, cluster, registry, sign};
+use super::{attest, builder, cache, cluster, registry, sign};
 use crate::build::Detail;
 use crate::build::request::{BuildRequest, FrontendOptions};
 use crate::cli::build::{BuilderArgs, OptionArgs, OutputArgs};
@@ -113,6 +113,7 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
     };
     let (frontend, entitlements) = frontend(&options, env)?;
     let progress = progress(output.progress, output.quiet, verbose, env)?;
+    let caches = cache::resolve(&options.cache_from, &options.cache_to, &frontend.build_args)?;
     let request = BuildRequest {
         context,
         dockerfile_dir,
@@ -124,6 +125,7 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         emulate: options.emulate.unwrap_or(false),
         cross,
         options: frontend,
+        caches,
         entitlements,
         push,
         signing: sign.as_ref().map(|sign| sign.options.clone()).unwrap_or_default(),

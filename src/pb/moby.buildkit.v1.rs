@@ -19,8 +19,23 @@ pub struct SolveRequest {
     #[prost(message, repeated, tag = "13")]
     pub exporters: ::prost::alloc::vec::Vec<Exporter>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CacheOptions {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CacheOptions {
+    #[prost(message, repeated, tag = "4")]
+    pub exports: ::prost::alloc::vec::Vec<CacheOptionsEntry>,
+    #[prost(message, repeated, tag = "5")]
+    pub imports: ::prost::alloc::vec::Vec<CacheOptionsEntry>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CacheOptionsEntry {
+    #[prost(string, tag = "1")]
+    pub r#type: ::prost::alloc::string::String,
+    #[prost(map = "string, string", tag = "2")]
+    pub attrs: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Exporter {
     #[prost(string, tag = "1")]

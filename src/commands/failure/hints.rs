@@ -12,11 +12,9 @@ const TOO_LARGE: &str = "the registry, or a proxy before it, limits how much is 
 pub(super) fn push(message: &str) -> Option<&'static str> {
     // Our own words, by the session: BuildKit puts nothing before them when it resolves a base image.
     let no_token = message.contains("cannot get a token for");
-    if !no_token
-        && !message.contains("failed to push")
-        && !message.contains("failed to resolve")
-        && !message.contains("pull")
-    {
+    // The latter of a cache (buildkit cache/remotecache/export.go).
+    let pushes = message.contains("failed to push") || message.starts_with("error writing ");
+    if !no_token && !pushes && !message.contains("failed to resolve") && !message.contains("pull") {
         return None;
     }
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -59,7 +57,7 @@ pub(super) fn push(message: &str) -> Option<&'static str> {
     if has(&["no such host", "connection refused", "i/o timeout"]) {
         return Some("the builder's pod cannot reach the registry under that name");
     }
-    if !message.contains("failed to push") {
+    if !pushes {
         return None;
     }
     if has(&["404 Not Found", "name unknown", "repository name not known"]) {
@@ -206,6 +204,7 @@ mod tests {
         assert!(hint(&refused("unexpected status: 503 Service Unavailable")).contains("try again later"));
         assert!(hint(&refused("unknown: the storage is not there")).contains("try again later"));
         assert!(hint(&refused("dial tcp: lookup r: no such host")).contains("cannot reach"));
+        assert!(hint("error writing layer blob: 401 Unauthorized").contains("docker login"), "of a cache");
         assert_eq!(push("process \"curl\" did not complete successfully: exit code: 1"), None);
         assert_eq!(push("failed to resolve source metadata for r/app:404: not found"), None);
     }
