@@ -6,7 +6,7 @@ mod token;
 use super::{Fault, Opened};
 use secrecy::SecretString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use url::form_urlencoded;
 
 /// The name of these in messages.
@@ -92,9 +92,11 @@ impl fmt::Display for Key {
             format!("id={id}")
         }));
         write!(formatter, "pkcs11:{}", path.join(";"))?;
+        // Paths are UTF-8, as what they were read from.
+        let place = |path: &Path| escaped(&path.to_string_lossy()).replace("%2F", "/");
         let mut query = Vec::new();
-        query.extend(self.module.as_deref().map(|path| format!("module-path={}", path.display())));
-        query.extend(self.pin_file.as_deref().map(|path| format!("pin-source=file:{}", path.display())));
+        query.extend(self.module.as_deref().map(|path| format!("module-path={}", place(path))));
+        query.extend(self.pin_file.as_deref().map(|path| format!("pin-source=file:{}", place(path))));
         if query.is_empty() { Ok(()) } else { write!(formatter, "?{}", query.join("&")) }
     }
 }
@@ -157,9 +159,12 @@ mod tests {
             "pkcs11:token=my%20token;slot-id=3;object=key?module-path=/usr/lib/lib.so"
         );
         assert!(!format!("{key:?}").contains("12;4"));
+        let separators =
+            Key::parse("slot-id=0&object=o?module-path=/l%3b%26%3f%25.so&pin-source=/a%2520b").unwrap();
+        assert_eq!(Key::parse(&separators.to_string()["pkcs11:".len()..]), Some(separators));
         let key = Key::parse("slot-id=0&id=%01%ff;serial=1?pin-source=file:/run/pin").unwrap();
         assert_eq!(key.id, Some(vec![1, 0xff]));
-        assert_eq!(key.pin_file.as_deref(), Some(std::path::Path::new("/run/pin")));
+        assert_eq!(key.pin_file.as_deref(), Some(Path::new("/run/pin")));
         assert_eq!(Key::parse(&key.to_string()["pkcs11:".len()..]), Some(key));
         for text in [
             "",
