@@ -55,6 +55,8 @@ mod login;
 mod person;
 #[path = "keyless/routes.rs"]
 mod routes;
+#[path = "keyless/steps.rs"]
+mod steps;
 #[path = "keyless/tuf.rs"]
 mod tuf;
 #[path = "keyless/verify.rs"]

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 
@@ -197,6 +198,12 @@ impl Events {
         let step = Step { events: self.clone(), id: StepId::client(id), name: name.into(), ended: false };
         step.say(StepState::Running);
         step
+    }
+
+    /// Starts a step of a kind of which several may run at a time.
+    pub fn step_among(&self, kind: &str, name: impl Into<String>) -> Step {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.step(&format!("{kind} {}", NEXT.fetch_add(1, Ordering::Relaxed)), name)
     }
 }
 

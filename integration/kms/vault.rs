@@ -50,7 +50,9 @@ async fn a_rotated_key_signs_with_its_latest_version_elsewhere_mounted_and_by_th
     let image = bench.image("rotated").await;
     bench.sign(&image, "hashivault://app").fails(2, &["VAULT_TOKEN is not set", "~/.vault-token"]);
     bench.file(".vault-token", format!("{ROOT}\n"));
-    bench.sign(&image, "hashivault://app").ok().never_says(&[ROOT]);
+    let signed = bench.sign(&image, "hashivault://app").ok().never_says(&[ROOT]);
+    let step = "asking Vault for a signature with hashivault://app\n";
+    assert!(signed.stderr.contains(step), "{}", signed.stderr);
     let keys = server.bao(&["read", "-format=json", "team/sign/keys/app"]);
     let keys: serde_json::Value = serde_json::from_str(&keys).unwrap();
     let pem = |version: &str| keys["data"]["keys"][version]["public_key"].as_str().unwrap().to_owned();

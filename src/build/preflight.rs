@@ -146,9 +146,14 @@ async fn pushes(
 pub struct Unlocking(task::Task<Result<Vec<Box<dyn Signer>>, PreflightError>>);
 
 /// Starts to unlock keys: scrypt takes a tenth of a second and 64 MiB each, key services take their time too, so it
-/// runs beside everything else.
-pub fn unlock(keys: Vec<Locked>) -> Unlocking {
-    Unlocking(task::spawn("keys", futures_util::future::try_join_all(keys.into_iter().map(open))))
+/// runs beside everything else. Signatures of key services will be steps of these events.
+pub fn unlock(keys: Vec<Locked>, events: &Events) -> Unlocking {
+    let events = events.clone();
+    let opening = async move {
+        let opening = keys.into_iter().map(|locked| open(locked, &events));
+        futures_util::future::try_join_all(opening).await
+    };
+    Unlocking(task::spawn("keys", opening))
 }
 
 impl Unlocking {
@@ -161,10 +166,10 @@ impl Unlocking {
     }
 }
 
-async fn open(locked: Locked) -> Result<Box<dyn Signer>, PreflightError> {
+async fn open(locked: Locked, events: &Events) -> Result<Box<dyn Signer>, PreflightError> {
     match locked {
         Locked::Key(key) => task::spawn_blocking(move || unlock_one(*key)).join().await,
-        Locked::Kms { name, key } => match key.open(&name).await {
+        Locked::Kms { name, key } => match key.open(&name, events).await {
             Ok(signer) => Ok(Box::new(signer)),
             Err(error) => Err(PreflightError::Kms(Box::new(error))),
         },

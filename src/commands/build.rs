@@ -70,7 +70,8 @@ pub(super) async fn run(parts: Parts, env: &dyn Environment, cancel: Cancel) -> 
         let directory = env.current_dir().map_err(Misuse::WorkingDirectory)?;
         let stored = prepared.builder_key.as_deref();
         let key = config::sign::builder_key(flag, stored, &directory, env)?;
-        let own = keys::unlock_builders(key, &password, prepared.connection.as_ref());
+        let events = early.events();
+        let own = keys::unlock_builders(key, &password, prepared.connection.as_ref(), &events);
         let own = cancel.guard(early.during(own)).await.map_err(Failure::interrupted)??;
         let name = prepared.title.trim_start_matches("kubernetes:");
         signing.builders = own.map(|own| (own, name.to_owned()));
@@ -139,7 +140,7 @@ async fn unlock(
         identity::consent(&keyless).await?;
         keys::gather(keys, password, cluster).await
     };
-    let keys = preflight::unlock(cancel.guard(keys).await.map_err(Failure::interrupted)??);
+    let keys = preflight::unlock(cancel.guard(keys).await.map_err(Failure::interrupted)??, events);
     identity::signing(keys, keyless, (formats, formats_explicit), cluster, events)
 }
 

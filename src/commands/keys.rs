@@ -4,6 +4,7 @@ use super::failure::Failure;
 use crate::build::preflight::{self, Locked, LockedKey, Unlocking};
 use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password, SignSettings};
+use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::key::{KeyFile, KubernetesSecret};
 use crate::sign::kms::KmsKey;
@@ -54,9 +55,10 @@ pub(super) async fn unlock_builders(
     key: Option<KeySettings>,
     password: &Password,
     cluster: Option<&Connection>,
+    events: &Events,
 ) -> Result<Option<Unlocking>, Failure> {
     match key {
-        Some(key) => Ok(Some(preflight::unlock(vec![gather_one(key, password, cluster).await?]))),
+        Some(key) => Ok(Some(preflight::unlock(vec![gather_one(key, password, cluster).await?], events))),
         None => Ok(None),
     }
 }

@@ -69,9 +69,10 @@ pub(super) async fn run(
         let SignSettings { keys, password, keyless, formats, formats_explicit, builder_key: flag, .. } =
             settings;
         identity::consent(&keyless).await?;
-        let keys = preflight::unlock(keys::gather(keys, password.clone(), connection.as_ref()).await?);
+        let keys = keys::gather(keys, password.clone(), connection.as_ref()).await?;
+        let keys = preflight::unlock(keys, &events);
         let key = config::sign::builder_key(flag, known.builder_key.as_deref(), &directory, env)?;
-        let own = keys::unlock_builders(key, &password, connection.as_ref()).await?;
+        let own = keys::unlock_builders(key, &password, connection.as_ref(), &events).await?;
         let formats = (formats, formats_explicit);
         let mut signing = identity::signing(keys, keyless, formats, connection.as_ref(), &events)?;
         signing.builders = own.map(|own| {

@@ -6,6 +6,7 @@ use crate::build::preflight;
 use crate::cluster::{self, Connection};
 use crate::config::sign::{KeyPlace, KeySettings, Password};
 use crate::config::verify::{By, Trust};
+use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::key::{KubernetesSecret, PublicKey};
 use crate::sign::{IdentityVerifier, TrustRoot, Verifier, WitnessedKey};
@@ -114,7 +115,7 @@ pub(super) async fn of_key(
         }
         KeyPlace::Pem(_) | KeyPlace::Kms(_) => {
             let locked = keys::gather_one(key, password, cluster).await?;
-            let signers = preflight::unlock(vec![locked]).signers().await;
+            let signers = preflight::unlock(vec![locked], &Events::off()).signers().await;
             let signers = signers.map_err(|error| Failure::build(error.into(), &[]))?;
             let public = signers.first().and_then(|signer| signer.public_key());
             public.expect("a key has a public half").clone()

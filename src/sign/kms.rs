@@ -16,6 +16,7 @@ pub mod vault;
 use super::evidence::{Content, Evidence, Material, Signer, SignerError, Verifier};
 use super::http::HttpError;
 use super::key::{Hash, KeyError, KeyKind, PublicKey};
+use crate::event::Events;
 use async_trait::async_trait;
 use aws_lc_rs::digest;
 use http::StatusCode;
@@ -228,6 +229,7 @@ pub struct KmsSigner {
     name: String,
     service: &'static str,
     opened: Opened,
+    events: Events,
 }
 
 impl fmt::Debug for KmsSigner {
@@ -259,14 +261,15 @@ impl KmsKey {
         }
     }
 
-    /// Reads the public key and makes a trial signature (not with a plugin or token, which may want a touch).
+    /// Reads the public key and makes a trial signature (not with a plugin or token, which may want a touch). Each further
+    /// signature is a step of these events.
     ///
     /// # Errors
     /// [`KmsError`]: a missing key, a missing permission, a service that cannot be reached.
-    pub async fn open(self, name: &str) -> Result<KmsSigner, KmsError> {
+    pub async fn open(self, name: &str, events: &Events) -> Result<KmsSigner, KmsError> {
         // These may want a touch for each signature.
         let touched = matches!(self, Self::Plugin(_) | Self::Pkcs11(_) | Self::Piv(_));
-        let signer = self.read(name).await?;
+        let signer = self.read(name, events).await?;
         if !touched {
             signer.sign_checked(TRIAL).await?;
         }
@@ -278,7 +281,7 @@ impl KmsKey {
     /// # Errors
     /// [`KmsError`].
     pub async fn public_key(self, name: &str) -> Result<PublicKey, KmsError> {
-        Ok(self.read(name).await?.opened.public)
+        Ok(self.read(name, &Events::off()).await?.opened.public)
     }
 
     /// Makes the key, ECDSA P-256, which every verifier takes, and returns its public half. One that is there is
@@ -310,7 +313,7 @@ impl KmsKey {
         })
     }
 
-    async fn read(self, name: &str) -> Result<KmsSigner, KmsError> {
+    async fn read(self, name: &str, events: &Events) -> Result<KmsSigner, KmsError> {
         let service = self.service();
         let failed = |(source, hint)| KmsError {
             service: service.to_owned(),
@@ -327,7 +330,12 @@ impl KmsKey {
             Self::Pkcs11(settings) => pkcs11::open(*settings).await,
             Self::Piv(settings) => piv::open(settings).await,
         };
-        Ok(KmsSigner { name: name.to_owned(), service, opened: opened.map_err(failed)? })
+        Ok(KmsSigner {
+            name: name.to_owned(),
+            service,
+            opened: opened.map_err(failed)?,
+            events: events.clone(),
+        })
     }
 }
 
@@ -382,7 +390,9 @@ impl Signer for KmsSigner {
     }
 
     async fn sign(&self, content: Content<'_>) -> Result<Evidence, SignerError> {
-        let signature = self.sign_checked(&content.message()).await;
+        let name = format!("asking {} for a signature with {}", self.service, self.name);
+        let step = self.events.step_among("key service", name);
+        let signature = step.end(self.sign_checked(&content.message()).await);
         let failed = |error| SignerError { signer: self.name.clone(), source: Box::new(error) };
         let hint = self.opened.public.hint();
         Ok(Evidence::new(signature.map_err(failed)?, Material::PublicKey { hint }))

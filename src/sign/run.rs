@@ -97,6 +97,17 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Shows work that writes signatures to the registry as a step of its own.
+    pub(super) async fn upload_step<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, SignError>>,
+    ) -> Result<T, SignError> {
+        let name = format!("uploading {what} to {}", self.storage());
+        let step = self.events.step_among("upload", name);
+        step.end(work.await)
+    }
+
     /// Uploads a blob, or waits until it is: several signatures share contents, and all referrers their config.
     pub(super) async fn upload(&self, bytes: Bytes) -> Result<(), SignError> {
         let digest = Digest::of(&bytes);

@@ -130,7 +130,7 @@ impl Witnesses {
 
     async fn stamp(&self, clock: &Url, signature: &[u8]) -> Result<Vec<u8>, WitnessError> {
         let name = format!("getting a timestamp from {}", shown(clock));
-        let step = self.events.step(&format!("timestamp {}", unique()), name);
+        let step = self.events.step_among("timestamp", name);
         step.end(tsa::timestamp(&self.http, clock, signature).await)
     }
 
@@ -143,7 +143,7 @@ impl Witnesses {
         attempt: Attempt,
     ) -> Result<Option<LogEntry>, WitnessError> {
         let name = format!("recording the signature in the log {}", shown(&log.url));
-        let step = self.events.step(&format!("log {}", unique()), name);
+        let step = self.events.step_among("log", name);
         match rekor::record(&self.http, log, content, key, evidence).await {
             Ok(entry) => {
                 step.line(entry.place(|_| None).to_string());
@@ -186,13 +186,6 @@ pub(super) const SIGNINGS: usize = 6;
 /// Asks a timestamp authority for a timestamp of nothing in particular: whether it answers at all.
 pub(super) async fn probe_clock(http: &Http, clock: &Url) -> Result<(), WitnessError> {
     tsa::timestamp(http, clock, b"kubectl-build").await.map(|_| ())
-}
-
-/// A number for the names of steps.
-fn unique() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn shown(url: &Url) -> String {

@@ -182,6 +182,7 @@ pub(in crate::sign) async fn publish(
 async fn add(run: &Run<'_>, tag: &str, items: &[Item<'_>]) -> Result<Vec<(Layer, Placed)>, SignError> {
     let at = run.storage();
     let docker = run.request.docker_media_types;
+    let short = format!("{}….{}", &tag[.."sha256-".len() + 12], tag.rsplit('.').next().unwrap_or_default());
     for attempt in 1..=ATTEMPTS {
         let standing =
             Standing::read(run.store, at, tag).await?.open(run.store, at, tag).await?.or_new(docker);
@@ -211,7 +212,7 @@ async fn add(run: &Run<'_>, tag: &str, items: &[Item<'_>]) -> Result<Vec<(Layer,
         }
         let location = match contents.is_empty() {
             true => standing.digest(),
-            false => match write(run, tag, &standing, &next, contents).await? {
+            false => match run.upload_step(&short, write(run, tag, &standing, &next, contents)).await? {
                 Some(location) => location,
                 None => {
                     run.note_other_writer(tag);

@@ -66,24 +66,25 @@ async fn add(run: &Run<'_>, image: &Descriptor, claims: &[&Claim<'_>]) -> Result
     });
     let made = futures_util::future::try_join_all(making).await?;
     let (bundles, new): (Vec<Stands>, Vec<Option<Manifest>>) = made.into_iter().unzip();
+    let anything = new.iter().any(Option::is_some);
     // The header OCI-Subject of the answers isn't asked for: verifiers go by the referrers API alone.
     let writing = new.into_iter().flatten().map(async |manifest| {
         let digest = Digest::of(&manifest.bytes).to_string();
         run.store.put_manifest(at, &digest, manifest).await.map_err(SignError::from)
     });
     let writing = futures_util::future::try_join_all(writing);
-    let by_tag = match listing {
-        Listing::Api(_) => {
-            writing.await?;
-            false
+    let (by_tag, tag) = (matches!(listing, Listing::Tag(_)), image.digest.tag());
+    let all = async {
+        if !by_tag {
+            return writing.await.map(drop);
         }
-        Listing::Tag(_) => {
-            let tag = image.digest.tag();
-            let (_, index) = tokio::try_join!(writing, read_index(run, &tag))?;
-            write_index(run, &tag, index, &bundles).await?;
-            true
-        }
+        let (_, index) = tokio::try_join!(writing, read_index(run, &tag))?;
+        write_index(run, &tag, index, &bundles).await
     };
+    match anything {
+        true => run.upload_step(&format!("bundles about sha256:{}", &image.digest.hex()[..12]), all).await?,
+        false => all.await?,
+    }
     Ok(Published { by_tag, bundles })
 }
 
