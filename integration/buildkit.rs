@@ -339,6 +339,20 @@ async fn messages_up_to_16_mib_pass_and_larger_ones_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_of_more_than_16_mib_is_refused_by_name_before_it_is_sent() {
+    let (fake, io) = FakeBuildkit::start(Script::default());
+    let client = Client::over(io);
+    let mut request = request();
+    request.attrs.extend((0..17).map(|number| (format!("build-arg:A{number}"), "x".repeat(1 << 20))));
+    let outcome = solve(&client, request, &Events::off(), &Cancel::new()).await;
+    let Err(SolveError::Failed(failure)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.class, Class::MessageTooLarge);
+    assert!(failure.message.contains("16777216"), "{failure}");
+    assert!(fake.seen.borrow().solve.is_none());
+    client.wait_ready(Duration::from_secs(1)).await.expect("the connection lives on");
+}
+
+#[tokio::test(start_paused = true)]
 async fn times_are_told_by_our_clock() {
     // The daemon's clock stands at 1000 s after the epoch; the step started 900 s earlier.
     let clock = Some("1970-01-01T00:16:40.000000000Z".to_owned());

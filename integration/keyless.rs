@@ -57,6 +57,8 @@ mod person;
 mod routes;
 #[path = "keyless/steps.rs"]
 mod steps;
+#[path = "keyless/tap.rs"]
+mod tap;
 #[path = "keyless/tuf.rs"]
 mod tuf;
 #[path = "keyless/verify.rs"]

@@ -1,7 +1,8 @@
-//! Who verifies what we sign, as a table: every kind of signer in every format, with and without a log, before
-//! cosign 2, cosign 3 and our own `verify`, by tag, by the index's digest and by each platform's. What cannot be is
-//! refused, and the table says in which words. Keys are files, a real OpenBao's and a plugin's; the log, the clock and
-//! the certificate authority are real, the issuer is the cluster's API server. PKCS#11 has its rows in `pkcs11.rs`.
+//! Who verifies what we sign, as a table: every kind of signer in every format, without a log, with a v2 log and with
+//! a v1 log, before cosign 2, cosign 3 and our own `verify`, by tag, by the index's digest and by each platform's.
+//! What cannot be is refused, and the table says in which words. Keys are files, a real OpenBao's and a plugin's; the
+//! v2 log, the clock and the certificate authority are real, the v1 log and the authority beside it are emulated, the
+//! issuer is the cluster's API server. PKCS#11 has its rows in `pkcs11.rs`.
 
 #[path = "support/openbao.rs"]
 #[allow(dead_code, reason = "the suite of key services uses more of it")]
@@ -33,26 +34,29 @@ const OK: Outcome = Outcome::Accepted;
 const V2: Outcome = Outcome::Refused(&["Rekor v2", "--signature-format bundle"]);
 /// The log takes a variant of Ed25519 that `cosign verify` refuses; cosign 3 cannot sign so either.
 const KIND: Outcome = Outcome::Refused(&["Rekor v2", "Ed25519", "--rekor=false"]);
+/// The log wants longer hashes of larger curves, and a variant of Ed25519; `cosign verify` expects neither.
+const V1: Outcome = Outcome::Refused(&["Rekor v1", "P-256", "--rekor=false"]);
 /// A certificate lives for minutes; only a log or clock says that it was valid.
 const LOG: Outcome = Outcome::Refused(&["always recorded"]);
 
+const LOGS: [&str; 3] = ["no_log", "log", "emulated_v1_log"];
 const FORMATS: [&str; 3] = ["legacy", "bundle", "both"];
 #[rustfmt::skip]
-const TABLE: [(&str, [Outcome; 3], [Outcome; 3]); 12] = [
-    //          no log:                Rekor v2 and a timestamp:
-    // signer    legacy bundle both     legacy bundle both
-    ("p256",    [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("p384",    [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("p521",    [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("rsa2048", [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("rsa3072", [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("rsa4096", [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("ed25519", [OK,    OK,    OK ],   [V2,    KIND,  V2]),
-    ("openbao", [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("bao-384", [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("bao-rsa", [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("plugin",  [OK,    OK,    OK ],   [V2,    OK,    V2]),
-    ("keyless", [LOG,   LOG,   LOG],   [V2,    OK,    V2]),
+const TABLE: [(&str, [[Outcome; 3]; 3]); 12] = [
+    //           no log:                Rekor v2 and a timestamp:  Rekor v1, emulated:
+    // signer     legacy bundle both     legacy bundle both         legacy bundle both
+    ("p256",    [[OK,    OK,    OK ],   [V2,    OK,    V2],       [OK,    OK,    OK]]),
+    ("p384",    [[OK,    OK,    OK ],   [V2,    OK,    V2],       [V1,    V1,    V1]]),
+    ("p521",    [[OK,    OK,    OK ],   [V2,    OK,    V2],       [V1,    V1,    V1]]),
+    ("rsa2048", [[OK,    OK,    OK ],   [V2,    OK,    V2],       [OK,    OK,    OK]]),
+    ("rsa3072", [[OK,    OK,    OK ],   [V2,    OK,    V2],       [OK,    OK,    OK]]),
+    ("rsa4096", [[OK,    OK,    OK ],   [V2,    OK,    V2],       [OK,    OK,    OK]]),
+    ("ed25519", [[OK,    OK,    OK ],   [V2,    KIND,  V2],       [V1,    V1,    V1]]),
+    ("openbao", [[OK,    OK,    OK ],   [V2,    OK,    V2],       [OK,    OK,    OK]]),
+    ("bao-384", [[OK,    OK,    OK ],   [V2,    OK,    V2],       [V1,    V1,    V1]]),
+    ("bao-rsa", [[OK,    OK,    OK ],   [V2,    OK,    V2],       [OK,    OK,    OK]]),
+    ("plugin",  [[OK,    OK,    OK ],   [V2,    OK,    V2],       [OK,    OK,    OK]]),
+    ("keyless", [[LOG,   LOG,   LOG],   [V2,    OK,    V2],       [OK,    OK,    OK]]),
 ];
 
 #[rstest]
@@ -65,14 +69,16 @@ async fn the_matrix(
     )]
     name: &str,
     #[values("legacy", "bundle", "both")] format: &str,
-    #[values("no_log", "log")] log: &str,
+    #[values("no_log", "log", "emulated_v1_log")] log: &str,
 ) {
-    let (_, without, with) = TABLE.iter().find(|(signer, ..)| *signer == name).expect("it has a row");
-    let outcomes = if log == "log" { with } else { without };
-    let outcome = outcomes[FORMATS.iter().position(|known| *known == format).expect("it has a column")];
-    let (_server, bench, signer) = signer(name);
+    let (_, outcomes) = TABLE.iter().find(|(signer, _)| *signer == name).expect("it has a row");
+    let at = |known: [&str; 3], one: &str| known.iter().position(|it| *it == one).expect("it has a column");
+    let outcome = outcomes[at(LOGS, log)][at(FORMATS, format)];
+    let root = if log == "emulated_v1_log" { "EMULATOR_ROOT" } else { "TRUSTED_ROOT" };
+    let (_server, bench, signer) = signer(name, root);
     let log = match (log, name) {
         ("log", _) => Services::load().config_flags(),
+        ("emulated_v1_log", _) => Services::load().emulator_flags(),
         // Its authority and clock stay.
         (_, "keyless") => [Services::load().config_flags(), vec!["--rekor=false".to_owned()]].concat(),
         _ => Vec::new(),
@@ -80,8 +86,9 @@ async fn the_matrix(
     check(&bench, &signer, format, &log, outcome).await;
 }
 
-/// Returns a signer with the bench that it signs at, and with its server, if it is one.
-fn signer(name: &str) -> (Option<OpenBao>, Bench, Signer) {
+/// Returns a signer with the bench that it signs at, and with its server, if it is one. `root` is the setting that
+/// names the file of whom an identity's verifiers trust.
+fn signer(name: &str, root: &str) -> (Option<OpenBao>, Bench, Signer) {
     let flags = |text: &[&str]| text.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
     let mut bench = Bench::new(&[]);
     let mut server = None;
@@ -119,7 +126,7 @@ fn signer(name: &str) -> (Option<OpenBao>, Bench, Signer) {
             ];
             let token = bench.file("token", Rig::load().kubectl(&create));
             let services = Services::load();
-            let root = services.get("TRUSTED_ROOT");
+            let root = services.get(root);
             let issuer = services.get("OIDC_ISSUER");
             stranger =
                 flags(&["--certificate-identity", "dev@example.com", "--certificate-oidc-issuer", issuer]);

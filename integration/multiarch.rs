@@ -5,6 +5,8 @@
 #![expect(clippy::print_stdout, reason = "how near a limit it was, shown with --nocapture")]
 #![expect(clippy::disallowed_methods, reason = "helpers of tests without a runtime are threads")]
 
+#[path = "multiarch/cross.rs"]
+mod cross;
 #[path = "support/openbao.rs"]
 #[allow(dead_code, reason = "the suite of key services uses more of it")]
 mod openbao;
@@ -31,12 +33,13 @@ mod signers;
 mod tool;
 
 use crate::registries::Registry;
-use crate::rig::{Rig, text};
+use crate::rig::{Namespace, Rig, text};
 use crate::running::Running;
 use crate::seen::Seen;
 use crate::tool::{Ran, Tool};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -181,14 +184,23 @@ fn ran_on(rig: &Rig, tag: &str, architecture: &str) {
     );
 }
 
-fn cosign(tool: &Tool, key: &Path, verb: &[&str], image: &str) {
+/// Puts a key pair without a password into a Secret, as cosign does, and returns cosign's name for it.
+fn in_secret(space: &Namespace, key: &Path, public: &Path) -> String {
+    let [key, public] = [("key", key), ("pub", public)]
+        .map(|(half, path)| format!("--from-file=cosign.{half}={}", path.display()));
+    let password = "--from-literal=cosign.password=";
+    space.kubectl(&["create", "secret", "generic", "signing", &key, &public, password]);
+    format!("k8s://{}/signing", space.name())
+}
+
+fn cosign(tool: &Tool, key: impl AsRef<OsStr>, verb: &[&str], image: &str) {
     // cosign 2 wants a root as soon as it sees a bundle.
     let root = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#;
     let root = tool.file("root.json", root);
     let root = ["--trusted-root", root.to_str().expect("UTF-8")];
     for (cosign, more) in [("cosign", &[][..]), ("cosign2", &root[..])] {
         let mut command = tool.rig.command(tool.rig.peer(cosign));
-        command.args(verb).args(["--key", key.to_str().expect("UTF-8"), "--insecure-ignore-tlog"]);
+        command.args(verb).arg("--key").arg(&key).arg("--insecure-ignore-tlog");
         command.args(["--allow-http-registry", image]).args(more);
         let output = command.env("HOME", tool.home()).output().expect("cosign runs");
         assert!(output.status.success(), "{cosign} {verb:?} {image}: {}", text(&output.stderr));
@@ -200,18 +212,12 @@ fn cosign_accepts(tool: &Tool, key: &Path, image: &str) {
 }
 
 /// Asserts that a signed statement of this kind stands at the image, in both formats.
-fn attested(tool: &Tool, key: &Path, kind: &str, image: &str) {
-    cosign(tool, key, &["verify-attestation", "--type", kind], image);
+fn attested(tool: &Tool, key: impl AsRef<OsStr>, kind: &str, image: &str) {
+    cosign(tool, &key, &["verify-attestation", "--type", kind], image);
     // Without bundles in sight it is the `.att` tag that counts.
     let mut command = tool.rig.command(tool.rig.peer("cosign"));
     command.args(["verify-attestation", "--type", kind, "--new-bundle-format=false"]);
-    command.args([
-        "--key",
-        key.to_str().expect("UTF-8"),
-        "--insecure-ignore-tlog",
-        "--allow-http-registry",
-        image,
-    ]);
+    command.arg("--key").arg(&key).args(["--insecure-ignore-tlog", "--allow-http-registry", image]);
     let output = command.env("HOME", tool.home()).output().expect("cosign runs");
     assert!(output.status.success(), "cosign, .att of {image}: {}", text(&output.stderr));
 }
@@ -281,6 +287,7 @@ fn one_pod_builds_natively_and_by_emulation_and_all_of_it_is_signed() {
     }
     let digest = Seen::plain(&rig).digest(&name, "1").expect("the tag is there");
     assert_eq!(ran.ok(), format!("{one}@{digest}\n{two}@{digest}\n"));
+    assert_eq!(text(&crane(&rig, &["digest", &one])).trim(), digest);
     assert_eq!(std::fs::read_to_string(tool.home().join("iid")).expect("a file"), digest);
     let outputs = std::fs::read_to_string(tool.home().join("outputs")).expect("a file");
     let images = format!("{registry}/{name}@{digest},{registry}/{name}-too@{digest}");
@@ -327,14 +334,18 @@ fn one_pod_builds_natively_and_by_emulation_and_all_of_it_is_signed() {
     let ran = build(&["--emulate", "--provenance=version=v0.2,mode=min", &sbom]);
     assert!(ran.stderr.contains("cosign verify-attestation --type slsaprovenance --key"), "{}", ran.stderr);
     ran.ok();
-    for kind in ["slsaprovenance", "spdxjson"] {
+    let in_cluster = in_secret(&space, &key, &public);
+    let kinds = ["slsaprovenance", "spdxjson"];
+    for kind in kinds {
         attested(&tool, &public, kind, &one);
-        attested(&tool, &public, kind, &two);
+        attested(&tool, &in_cluster, kind, &two);
     }
     for entry in index(&rig, &one).0["manifests"].as_array().expect("entries") {
         if entry["platform"]["os"] == "linux" {
             let image = format!("{registry}/{name}@{}", entry["digest"].as_str().expect("a digest"));
-            attested(&tool, &public, "slsaprovenance", &image);
+            for kind in kinds {
+                attested(&tool, &public, kind, &image);
+            }
         }
     }
     let digest = Seen::plain(&rig).digest(&name, "1").expect("the tag is there").replace(':', "-");
@@ -349,8 +360,13 @@ fn one_pod_builds_natively_and_by_emulation_and_all_of_it_is_signed() {
     assert!(admitted(&tool, &public, None, &one) && admitted(&tool, &public, provenance, &one));
     assert!(!admitted(&tool, &stranger, None, &one) && !admitted(&tool, &stranger, provenance, &one));
     assert!(!admitted(&tool, &public, Some("https://cyclonedx.org/bom"), &one));
+    // The same image where nobody signed it.
+    let root = format!("{registry}/{name}@{}", digest.replacen('-', ":", 1));
+    let unsigned = format!("{registry}/{name}-unsigned:1");
+    crane(&rig, &["copy", &root, &unsigned]);
+    assert_eq!(crane(&rig, &["digest", &unsigned]), crane(&rig, &["digest", &root]));
     for wanted in [None, provenance] {
-        assert!(!admitted(&tool, &public, wanted, &scanner), "it was never signed");
+        assert!(!admitted(&tool, &public, wanted, &unsigned), "it was never signed there");
     }
 
     // The command that finishes an interrupted build finds all of it done, and adds nothing.
@@ -359,7 +375,6 @@ fn one_pod_builds_natively_and_by_emulation_and_all_of_it_is_signed() {
         manifest["layers"].as_array().expect("layers").len()
     };
     let before = layers();
-    let root = format!("{registry}/{name}@{}", digest.replacen('-', ":", 1));
     let key = key.to_str().expect("UTF-8");
     let sign =
         ["sign", "--attestations", "--cosign-key", key, "--registry-http", registry, "--tag", &one, &root];
@@ -422,6 +437,8 @@ fn each_platform_is_built_on_a_node_that_runs_it() {
         "index:a=b",
         "--annotation",
         "manifest-descriptor[linux/arm64]:c=d",
+        "--annotation",
+        "manifest[linux/arm64]:k=v",
     ];
     for more in [&[][..], &attest[..]] {
         let ran = build(&tag, "linux/amd64,linux/arm64", more);
@@ -442,6 +459,11 @@ fn each_platform_is_built_on_a_node_that_runs_it() {
     }
     let entries = joined["manifests"].as_array().expect("entries");
     assert_eq!((&joined["annotations"]["a"], &entries[1]["annotations"]["c"]), (&"b".into(), &"d".into()));
+    let annotated = |entry: &Value| {
+        let manifest = seen.manifest(&name, entry["digest"].as_str().expect("a digest"));
+        manifest.expect("it is there")["annotations"]["k"].clone()
+    };
+    assert_eq!([annotated(&entries[0]), annotated(&entries[1])], [Value::Null, "v".into()]);
     let attestations = &entries[2..];
     assert_eq!(attestations.len(), 2, "one for each platform: {joined}");
     for (image, attestation) in entries.iter().zip(attestations) {
@@ -537,58 +559,6 @@ fn a_platform_that_fails_stops_the_others_and_is_named() {
     assert!(began.elapsed() < Duration::from_secs(120), "the other platform was waited for");
     ran.fails(1, &["error: linux/arm64: ", "the other platforms were stopped", "CANCELED"]);
     assert_eq!(Seen::plain(&rig).digest(&name, "1"), None);
-}
-
-/// The predecessor's TestMultiArchCrossCompile, with the results inspected.
-#[test]
-#[ignore = "needs the rig"]
-fn a_dockerfile_that_cross_compiles_builds_every_platform_on_one_node() {
-    let rig = Rig::load();
-    let _both_amd64 = nodes(&rig);
-    let space = rig.namespace("cross");
-    let tool = Tool::new(&rig, space.name());
-    let (registry, name) = (rig.get("REGISTRY"), fresh("cross"));
-    let dockerfile = format!(
-        "FROM --platform=$BUILDPLATFORM {} AS build\nARG TARGETPLATFORM BUILDPLATFORM\n\
-         RUN echo \"for $TARGETPLATFORM on $BUILDPLATFORM.\" > /out\nFROM scratch\nCOPY --from=build /out /out\n",
-        rig.get("BASE_REF")
-    );
-    tool.file("ctx/Dockerfile", dockerfile);
-    tool.buildkit(&["create", "--emulate", "--registry-http", registry]).ok();
-    let platforms =
-        ["linux/386", "linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64", "windows/amd64"];
-    let tag = format!("{registry}/{name}:1");
-    let list = platforms.join(",");
-    let arguments =
-        ["-t", &tag, "--platform", &list, "--push", "--registry-http", registry, "--progress", "plain"];
-    let ran = tool.build(&[&arguments[..], &["ctx"]].concat());
-    assert!(ran.stderr.contains("linux/386 → ") && ran.stderr.contains(", native"), "{}", ran.stderr);
-    assert!(
-        ran.stderr.contains("windows/amd64 → ") && ran.stderr.contains(", cross-compiled"),
-        "{}",
-        ran.stderr
-    );
-    ran.ok();
-    let index: Value = serde_json::from_slice(&crane(&rig, &["manifest", &tag])).expect("an index");
-    let entries = index["manifests"].as_array().expect("entries");
-    assert_eq!(entries.len(), platforms.len(), "{index}");
-    for (entry, platform) in entries.iter().zip(platforms) {
-        let parts = ["os", "architecture", "variant"].map(|part| entry["platform"][part].as_str());
-        assert_eq!(parts.into_iter().flatten().collect::<Vec<_>>().join("/"), platform);
-        let image = format!("{registry}/{name}@{}", entry["digest"].as_str().expect("a digest"));
-        let files = crane(&rig, &["export", &image, "-"]);
-        let written = format!("for {platform} on linux/amd64.");
-        assert!(
-            files.windows(written.len()).any(|window| window == written.as_bytes()),
-            "not built: {platform}"
-        );
-    }
-
-    // A builder that was made to emulate does so unasked; what crosses does not need it.
-    probes(&tool);
-    let ran = tool.build(&["--platform", "linux/arm64", "--progress", "plain", "ctx"]);
-    assert!(ran.stderr.contains(", emulated") && ran.stderr.contains("built on arm64"), "{}", ran.stderr);
-    ran.ok();
 }
 
 /// The registry that only pods resolve: the daemons push images to it by its name, we the index by a pod's port. And
@@ -703,22 +673,47 @@ fn whenever_it_is_killed_no_tag_points_at_something_unsigned() {
         command.env("COSIGN_PASSWORD", "");
         command
     };
+    let in_cluster = in_secret(&space, &key, &public);
+    // While arm64 is pushed amd64 sleeps. Only once: the daemon keeps the mount, and the next run finds its folder there.
+    let slow = format!(
+        "FROM {} AS amd64\nRUN --mount=type=cache,target=/c \
+         mkdir /c/begun && echo asleep-$((40 + 2)) && sleep 30 && echo awake-$((40 + 2)) || true\n\
+         FROM scratch AS arm64\nCOPY Dockerfile /\nFROM $TARGETARCH\n",
+        rig.get("BASE_REF")
+    );
     // Once the digest was told, the line that was told with it finishes the job; before, the same build does.
     let moments = [
-        ("pushing manifest for", "after the push of a platform", false),
         ("finish with: ", "after the push of the index", true),
         ("attested https://slsa.dev/provenance/v1", "between signatures", true),
         ("verifying sha256:", "between signatures and tag", false),
+        // The last, because by now both pods are there and begin at once.
+        ("pushing manifest for", "after the push of a platform", false),
     ];
     let seen = Seen::plain(&rig);
     for (number, (words, when, resume)) in moments.into_iter().enumerate() {
         let tag = format!("{registry}/{name}:{number}");
+        let halfway = words == "pushing manifest for";
+        let dockerfile = if halfway { slow.as_str() } else { probe::DOCKERFILE };
         // A context of its own: nothing of the run before makes this one short.
-        tool.file("ctx/Dockerfile", format!("{}LABEL number={number}\n", probe::DOCKERFILE));
+        tool.file("ctx/Dockerfile", format!("{dockerfile}LABEL number={number}\n"));
         let running = Running::start(command(&tag));
         running.until(words);
+        if halfway {
+            running.until("asleep-42");
+            // It was said when the push began.
+            std::thread::sleep(Duration::from_secs(2));
+        }
         let killed = running.signal(Signal::KILL);
         let said = running.ends(killed, Duration::from_secs(10)).stderr;
+        if halfway {
+            let hex = said.lines().find_map(|line| {
+                let (_, rest) = line.split_once("exporting manifest sha256:")?;
+                rest.split(' ').next()
+            });
+            let platform = format!("sha256:{}", hex.expect("a digest"));
+            assert!(seen.manifest(&name, &platform).is_some(), "{platform} was not pushed:\n{said}");
+            assert!(!said.contains("awake-42"), "nothing was built any more:\n{said}");
+        }
         if let Some(digest) = seen.digest(&name, &number.to_string()) {
             cosign_accepts(&tool, &public, &format!("{registry}/{name}@{digest}"));
         }
@@ -731,6 +726,6 @@ fn whenever_it_is_killed_no_tag_points_at_something_unsigned() {
         };
         assert_eq!(ran.code, 0, "killed {when}, then: {}", ran.stderr);
         cosign_accepts(&tool, &public, &tag);
-        attested(&tool, &public, "slsaprovenance1", &tag);
+        attested(&tool, &in_cluster, "slsaprovenance1", &tag);
     }
 }

@@ -86,6 +86,24 @@ async fn cosign_accepts_what_softhsm_signs_and_refusals_are_told() {
         bench.accept(&image, &format!("{id}.pub"));
     }
 
+    // A certificate of the key's goes along in the `.sig` format, where verifiers that have the key pass over it.
+    let own = "openssl req -x509 -new -key 01.pem -subj /CN=app -outform DER -out own.der && \
+               pkcs11-tool --module $LIB --token-label 'the token' --login --pin 482915 --write-object own.der --type cert \
+               --label EC-prime256v1 --id 01";
+    bench.shell("cosign 3", own).ok();
+    let image = bench.image("certified").await;
+    bench.sign(&image, "pkcs11:token=the%20token;object=EC-prime256v1").ok();
+    bench.accept(&image, "01.pub");
+    let (repository, digest) = image.split_once('@').unwrap();
+    let (host, path) = repository.split_once('/').unwrap();
+    let signatures = format!("http://{host}/v2/{path}/manifests/{}.sig", digest.replace(':', "-"));
+    let line = format!("curl -sf -H 'Accept: application/vnd.oci.image.manifest.v1+json' {signatures}");
+    let manifest = bench.shell("cosign 3", &line).ok().stdout;
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let carried = &manifest["layers"][0]["annotations"]["dev.sigstore.cosign/certificate"];
+    bench.file("carried.pem", carried.as_str().unwrap());
+    bench.shell("cosign 3", "openssl x509 -in carried.pem -outform DER | cmp - own.der").ok();
+
     let image = bench.image("refused").await;
     let wrong = "pkcs11:token=the%20token;object=rsa-2048?pin-value=99887766";
     bench.sign(&image, wrong).fails(2, &["the PIN is wrong"]).never_says(&["99887766"]);
@@ -129,7 +147,7 @@ async fn a_security_key_that_is_not_there_is_told() {
 #[ignore = "needs the rig"]
 async fn the_matrix(
     #[values("legacy", "bundle", "both")] format: &str,
-    #[values("no_log", "log")] log: &str,
+    #[values("no_log", "log", "emulated_v1_log")] log: &str,
 ) {
     let bench = token();
     bench.shell("cosign 3", "cp 01.pub cosign.pub").ok();
@@ -139,7 +157,11 @@ async fn the_matrix(
         flags: vec!["--cosign-key".to_owned(), key],
         stranger: vec!["--key".to_owned(), bench.home().join("02.pub").display().to_string()],
     };
-    let services = if log == "log" { Services::load().config_flags() } else { Vec::new() };
+    let services = match log {
+        "log" => Services::load().config_flags(),
+        "emulated_v1_log" => Services::load().emulator_flags(),
+        _ => Vec::new(),
+    };
     let outcome = match (log, format) {
         ("log", "legacy" | "both") => Outcome::Refused(&["Rekor v2", "--signature-format bundle"]),
         _ => Outcome::Accepted,

@@ -52,7 +52,9 @@ pub use keyless::{Identity, KeylessError, KeylessSigner};
 pub use log::{LogEntry, LogPlace};
 pub use referrer::ATTESTATION_LIMIT;
 pub use scope::{Scope, ScopeError};
-pub use services::{Log, LogMode, LogVersion, ServiceError, ServicePlan, Services};
+pub use services::{
+    Log, LogMode, LogVersion, PUBLISHED_BY_IDENTITY, PUBLISHED_BY_KEY, ServiceError, ServicePlan, Services,
+};
 pub use store::{Manifest, Store, StoreError};
 pub use trust::{
     CertificateIdentity, IdentityPolicy, IdentityVerifier, Leniency, Matcher, Refreshed, TrustError,
@@ -304,6 +306,10 @@ pub async fn sign_image(
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
+    let stamped = |claim: &Claim<'_>| claim.once.made().is_some_and(|made| !made.timestamps.is_empty());
+    if request.formats.has(Format::Legacy) && claims.iter().any(|(_, claim)| stamped(claim)) {
+        events.note("attestations under `.att` carry no timestamp, those in bundles do");
+    }
     let attestation = |(number, statement): (usize, attest::Statement)| {
         let stands = done.iter().flat_map(|done| &done.attested).filter(|(of, ..)| *of == number);
         let (mut reused, mut logged) = (true, Vec::<LogPlace>::new());

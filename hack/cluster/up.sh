@@ -6,6 +6,11 @@
 set -euo pipefail
 SELF=cluster
 . "$(dirname -- "$0")/lib.sh"
+case ${1:-} in
+  '') ;;
+  -h | --help) sed -n '2,/^set /s/^# //p' "$0"; exit ;;
+  *) die "want no arguments: PROVIDER and CLUSTER_ONLY are variables" ;;
+esac
 case ${PROVIDER:-local} in
   local) ;;
   kind) exec "$HERE/kind.sh" up ;;
@@ -87,8 +92,9 @@ write_env() {
   env_cluster
 }
 
-((EUID == 0)) || die "the local provider needs root for namespaces and mounts: run it with sudo, or use PROVIDER=kind"
+# Before the question of root, so that who may not install them learns their names at once.
 need_packages ip=iproute2 iptables=iptables nsenter=util-linux openssl=openssl curl=curl awk=gawk
+((EUID == 0)) || die "the local provider needs root for namespaces and mounts: run it with sudo, or use PROVIDER=kind"
 "$HERE/peers.sh" cluster images
 PEERS=$("$HERE/peers.sh" path)
 PEERS_KEY=$("$HERE/peers.sh" key cluster)

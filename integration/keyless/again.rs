@@ -5,6 +5,8 @@ use crate::front::{Fault, Front};
 use crate::seen::Seen;
 use crate::tool::run;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many bundles refer to an image, as a registry without the referrers API or with it says.
 fn bundles(bench: &Bench, image: &Image) -> usize {
@@ -126,6 +128,36 @@ fn a_signature_that_a_v2_log_has_already_is_told() {
     let line = said.lines().find_map(|line| line.split_once("finish with: ")).expect("a line").1;
     let line = line.replace("kubectl buildkit sign", "kubectl-buildkit sign -a attempt=2");
     bench.tool.shell(&line, &[]).ok();
+}
+
+/// An ECDSA key signs the same thing differently each time: another signature takes the place of one that a v2 log has
+/// and gives out to nobody. The real log has none that is new, so a fake in front says it of the first.
+#[test]
+#[ignore = "needs the rig"]
+fn a_key_signs_once_more_where_a_v2_log_has_its_signature_already() {
+    let bench = Bench::new("default", "REGISTRY");
+    let key = bench.tool.file("p256.pem", include_str!("../fixtures/signing/keys/p256-pkcs8.pem"));
+    let key = key.to_str().expect("UTF-8");
+    bench.has_halves(key);
+    let image = bench.image();
+    let entries = "POST /api/v2/log/entries";
+    let refusing = Front::new(bench.services.get("REKOR_URL"), entries, 0, Fault::Answer(409, "{}"));
+    let real = refusing.url.clone();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let front = Front::watching(&real, entries, move || {
+        if count.fetch_add(1, Ordering::Relaxed) == 1 {
+            refusing.mend();
+        }
+    });
+    let (clock, root) = (bench.services.get("TSA_URL"), bench.services.get("TRUSTED_ROOT"));
+    let flags = ["--cosign-key", key, "--rekor-url", &front.url, "--timestamp-server-url", clock];
+    let ran = run(bench.sign(&image, &[], &[&flags[..], &["--trusted-root", root]].concat()));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("signing once more"), "{}", ran.stderr);
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "{}", ran.stderr);
+    assert_eq!(bundles(&bench, &image), 1);
+    bench.verifies(&ran, "cosign 3");
 }
 
 /// Where logs have a signature stands in the report, the metadata and what `verify` says, and cosign finds it by that.

@@ -3,8 +3,10 @@
 use crate::bench::{Bench, claims, leaks_nothing};
 use crate::rig::{Rig, text};
 use crate::seen::Seen;
-use crate::tool::{binary, run};
+use crate::tool::{Ran, binary, run};
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
 
 /// The name of a service account in Fulcio's certificates.
 fn subject(namespace: &str, account: &str) -> String {
@@ -65,6 +67,31 @@ fn a_token_from_a_file_signs_and_cosign_verifies() {
     }
 }
 
+/// A token that a pipe hands over is in no file, no list of processes and no variable.
+#[test]
+#[ignore = "needs the rig"]
+fn a_token_from_standard_input_signs_and_cosign_verifies() {
+    let bench = Bench::new("default", "REGISTRY");
+    let token = bench.cluster_token("default", "default", "sigstore");
+    let image = bench.image();
+    let sign = |input: &str| {
+        let mut command = bench.sign(&image, &bench.service_flags(), &["--identity-token", "-", "-vv"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it reads");
+        let ran = Ran::of(&child.wait_with_output().expect("it ends"));
+        leaks_nothing(&ran, &[&token]);
+        ran
+    };
+    // What was cut on the way.
+    let (head, _) = token.rsplit_once('.').expect("three parts");
+    sign(head).fails(2, &["standard input is no identity token"]);
+    let ran = sign(&format!("{token}\n"));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("getting an identity token from standard input"), "{}", ran.stderr);
+    bench.verifies(&ran, "cosign 3");
+}
+
 /// `--push --sign` with a service account of the caller's choice: one certificate for all that is signed.
 #[test]
 #[ignore = "needs the rig"]
@@ -85,6 +112,14 @@ fn a_build_signs_as_a_service_account_from_outside() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let certificates = ran.stderr.lines().filter(|line| line.contains("getting a certificate")).count();
     assert_eq!(certificates, 1, "{}", ran.stderr);
+    // They live for minutes: none is asked for before there is something to sign.
+    let at = |words: &str| {
+        ran.stderr.find(words).unwrap_or_else(|| panic!("{words:?} is not in:\n{}", ran.stderr))
+    };
+    let pushed = at("pushing manifest for ");
+    for late in ["getting an identity token from ", "getting a certificate for "] {
+        assert!(pushed < at(late), "{late:?} is before the push:\n{}", ran.stderr);
+    }
     assert!(ran.stderr.contains("cosign verify-attestation --type slsaprovenance1 "), "{}", ran.stderr);
     bench.verifies(&ran, "cosign 3");
     let metadata = std::fs::read(bench.tool.home().join("meta.json")).expect("a file");

@@ -5,13 +5,11 @@ use crate::bench::{Bench, Image};
 use crate::seen::Seen;
 use crate::tool::{Ran, run};
 use serde_json::Value;
+use std::path::Path;
 
 /// The flags that name the emulator's services.
 fn flags(bench: &Bench) -> Vec<String> {
-    let url = bench.services.get("EMULATOR_URL");
-    ["--fulcio-url", url, "--rekor-url", url, "--trusted-root", bench.services.get("EMULATOR_ROOT")]
-        .map(str::to_owned)
-        .to_vec()
+    bench.services.emulator_flags()
 }
 
 fn asked<'a>(bench: &'a Bench, subject: &'a str) -> [&'a str; 6] {
@@ -89,6 +87,36 @@ fn an_emulated_v1_log_and_certificate_log_are_verified_in_both_formats() {
     other[5] = root.to_str().expect("UTF-8");
     verify(&bench, &image, &other).fails(12, &["SCT"]);
     verify(&bench, &image, &[&other[..], &["--insecure-ignore-sct"]].concat()).ok();
+}
+
+/// A build tells the entries of an emulated v1 log by number and name wherever it tells of signatures.
+#[test]
+#[ignore = "needs the rig"]
+fn the_name_of_an_entry_in_an_emulated_v1_log_stands_in_report_and_metadata() {
+    let bench = Bench::new("default", "REGISTRY");
+    let tag = format!("{}:told", bench.image().repository);
+    let context = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/fixtures/hello");
+    let arguments = ["-t", &tag, "--push", "--sign", "--service-account", "default", "--registry-http"];
+    let told = ["--report", "json", "--metadata-file", "meta.json"];
+    let arguments = [&arguments[..], &[bench.host()], &told].concat();
+    let mut command = bench.tool.command("kubectl-build", &arguments);
+    command.args(flags(&bench)).arg(context);
+    let report: Value = serde_json::from_str(&run(command).ok()).expect("JSON");
+    let metadata = std::fs::read(bench.tool.home().join("meta.json")).expect("a file");
+    let metadata: Value = serde_json::from_slice(&metadata).expect("JSON");
+    for format in ["legacy", "bundle"] {
+        let place = |signatures: &Value| {
+            let mut list = signatures.as_array().expect("a list").iter();
+            let one = list.find(|one| one["format"] == format);
+            one.unwrap_or_else(|| panic!("no {format} in {signatures}"))["log"][0].clone()
+        };
+        let reported = place(&report["signatures"]);
+        assert_eq!(reported, place(&metadata["kubectl-build"]["signatures"]));
+        assert_eq!(reported["url"], bench.services.get("EMULATOR_URL"));
+        let uuid = reported["uuid"].as_str().unwrap_or_else(|| panic!("no UUID in {reported}"));
+        assert!(reported["index"].is_u64() && uuid.len() >= 64, "{reported}");
+        assert!(uuid.bytes().all(|byte| byte.is_ascii_hexdigit()), "{reported}");
+    }
 }
 
 /// What RSA signs is the same each time: an emulated v1 log has it already, tells where, and that entry is taken.

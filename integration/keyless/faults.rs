@@ -264,3 +264,36 @@ fn a_log_that_fails_is_done_without_where_that_was_asked_for() {
     assert!(ran.stderr.contains("is not in the log"), "{}", ran.stderr);
     bench.verifies(&ran, "cosign 3");
 }
+
+/// Nobody is there even when it is asked which protocol it speaks.
+#[test]
+#[ignore = "needs the rig"]
+fn a_log_that_is_down_is_done_without_where_that_was_asked_for() {
+    let bench = Bench::new("default", "REGISTRY");
+    let (key, public) = bench.tool.key_pair("k", "");
+    let image = bench.image();
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let log = format!("http://{closed}");
+    let more = ["--cosign-key", key.to_str().expect("UTF-8"), "--rekor-url", &log];
+    let with = |how: &[&str]| {
+        let mut command = bench.sign(&image, &[], &[&more[..], how].concat());
+        command.env("COSIGN_PASSWORD", "");
+        run(command)
+    };
+    with(&[]).fails(1, &["the transparency log", &closed.to_string(), "cannot be reached"]);
+    let ran = with(&["--rekor=best-effort"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let unrecorded = format!("the signature is not in the log {log}");
+    for told in [unrecorded.as_str(), "(--rekor=best-effort)", "cannot be reached"] {
+        assert!(ran.stderr.contains(told), "{told:?} is not in:\n{}", ran.stderr);
+    }
+    bench.verifies(&ran, "cosign 3");
+    let verify = |more: &[&str]| {
+        let by = ["--key", public.to_str().expect("UTF-8")];
+        let trusted = ["--trusted-root", bench.services.get("TRUSTED_ROOT")];
+        let arguments = ["verify", "--registry-http", bench.host(), &image.reference];
+        bench.tool.buildkit(&[&arguments[..], &by, &trusted, more].concat())
+    };
+    verify(&[]).ok();
+    verify(&["--insecure-ignore-tlog=false"]).fails(12, &[]);
+}

@@ -2,15 +2,21 @@
 //! it, as it is or as base64. Key services are in the suite `kms`, tokens of hardware in `pkcs11`.
 
 use crate::bench::Bench;
+use crate::login::{Desk, LONG, LOOPBACK, page};
+use crate::person;
 use crate::rig::Rig;
+use crate::running::Pty;
 use crate::seen::Seen;
+use crate::tap::Tap;
 use crate::tool::{Ran, run};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::Instant;
 
 const PASSWORD: &str = "the-password-of-the-key-K7";
+const CLIENT_SECRET: &str = "the-secret-of-the-client-Q4";
 
 /// Runs a command in every mode; `tty` on a terminal of its own.
 fn in_every_mode(make: impl Fn(&[&str]) -> Command) -> Vec<(&'static str, Ran)> {
@@ -35,7 +41,7 @@ fn on_a_terminal(command: &Command) -> Ran {
 }
 
 /// What must not be seen of a secret: itself, as base64, and of a long one each of its parts.
-fn forms(secret: &str) -> Vec<String> {
+pub fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned(), STANDARD.encode(secret)];
     forms.extend(secret.split(['.', '\n']).filter(|part| part.len() > 20).map(str::to_owned));
     forms
@@ -156,4 +162,32 @@ fn no_way_of_signing_tells_a_secret_in_any_mode() {
     leaks_nothing("a build", &runs, &secrets);
     let arguments = std::fs::read_to_string(bench.tool.home().join("arguments")).expect("the helper ran");
     assert!(arguments.lines().all(|line| line == "get"), "{arguments}");
+}
+
+/// Logins with a device and those beside a build are in `login.rs`.
+#[test]
+#[ignore = "needs the rig"]
+fn no_login_tells_a_secret_in_any_mode() {
+    let desk = Desk::new("default");
+    for mode in ["plain", "rawjson", "quiet", "tty"] {
+        let tap = Tap::start();
+        let mut pty = Pty::start(tap.before(desk.sign(&["--progress", mode])));
+        person::log_in(&desk.bench.rig, &page(&mut pty, 0, LOOPBACK), &format!("untold-{mode}"));
+        assert_eq!(pty.ends(Instant::now(), LONG), 0, "{}", pty.said());
+        tap.untold(&pty.said(), &["code", "code_verifier", "id_token", "access_token", "refresh_token"]);
+    }
+    // The provider knows clients without a secret alone, and refuses one that has been sent all the same.
+    let secret = desk.bench.tool.file("client-secret", format!("{CLIENT_SECRET}\n"));
+    let flags = ["--progress", "plain", "--fulcio-auth-flow", "device", "--oidc-client-secret-file"];
+    let mut command = desk.sign(&flags);
+    command.arg(secret);
+    let tap = Tap::start();
+    let mut pty = Pty::start(tap.before(command));
+    assert_eq!(pty.ends(Instant::now(), LONG), 4, "{}", pty.said());
+    let (said, pair) = (pty.said(), format!("sigstore:{CLIENT_SECRET}"));
+    assert!(tap.heard(&format!("Basic {}", STANDARD.encode(&pair))), "no secret was sent:\n{said}");
+    assert!(said.contains("answered 401") && said.contains("DEBUG"), "{said}");
+    for form in [forms(CLIENT_SECRET), forms(&pair)].concat() {
+        assert!(!said.contains(&form), "a secret in:\n{said}");
+    }
 }

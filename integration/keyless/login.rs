@@ -6,6 +6,7 @@ use crate::fake_authority::FakeAuthority;
 use crate::person::{self, Browser};
 use crate::rig::Rig;
 use crate::running::Pty;
+use crate::tap::Tap;
 use crate::tool::{eventually, run};
 use rustix::process::Signal;
 use std::net::TcpStream;
@@ -15,15 +16,17 @@ use std::time::{Duration, Instant};
 
 /// A person who asked to stop waits at most this long.
 const STOPPED: Duration = Duration::from_secs(10);
-const LONG: Duration = Duration::from_secs(120);
+/// More than what is waited for takes on any machine.
+pub const LONG: Duration = Duration::from_secs(120);
 
-struct Desk {
-    bench: Bench,
-    image: Image,
+/// Where somebody is asked to log in, to sign an image.
+pub struct Desk {
+    pub bench: Bench,
+    pub image: Image,
 }
 
 impl Desk {
-    fn new(namespace: &str) -> Self {
+    pub fn new(namespace: &str) -> Self {
         let bench = Bench::new(namespace, "REGISTRY");
         let image = bench.image();
         // What opens a browser: it says which page it was asked for.
@@ -33,7 +36,8 @@ impl Desk {
         Self { bench, image }
     }
 
-    fn sign(&self, more: &[&str]) -> Command {
+    /// Returns a command that signs the image as whoever logs in.
+    pub fn sign(&self, more: &[&str]) -> Command {
         let issuer = ["--keyless", "--oidc-issuer", self.bench.services.get("LOGIN_ISSUER")];
         let mut command = self.bench.sign(&self.image, &self.bench.service_flags(), &issuer);
         command.args(more).env("DISPLAY", ":0");
@@ -80,16 +84,18 @@ impl Desk {
 }
 
 /// Returns the address that was asked for last, after so many others.
-fn page(pty: &mut Pty, before: usize, start: &str) -> String {
+pub fn page(pty: &mut Pty, before: usize, start: &str) -> String {
     pty.until_said("address", |said| {
         let mut found = said.match_indices(start).map(|(at, _)| &said[at..]);
         let rest = found.nth(before)?;
-        // Only a whole one: the terminal may have written half of it.
-        rest.find(|letter: char| letter.is_whitespace() || letter == '\x1b').map(|end| rest[..end].to_owned())
+        // Only a whole one: the terminal may have written half of it. In JSON a quote ends it.
+        let ends = |letter: char| letter.is_whitespace() || matches!(letter, '\x1b' | '"');
+        rest.find(ends).map(|end| rest[..end].to_owned())
     })
 }
 
-const LOOPBACK: &str = "http://localhost:";
+/// How the address of the page begins that leads to the provider.
+pub const LOOPBACK: &str = "http://localhost:";
 
 /// The listener's port, from the page that leads to it.
 fn port(page: &str) -> u16 {
@@ -128,7 +134,8 @@ fn a_person_without_a_browser_confirms_a_code_elsewhere() {
     let browser = Browser::start(&desk.bench.rig);
     let mut command = desk.sign(&["--progress", "plain"]);
     command.env_remove("DISPLAY");
-    let mut pty = Pty::start(command);
+    let tap = Tap::start();
+    let mut pty = Pty::start(tap.before(command));
     let page = page(&mut pty, 0, &format!("{}/device?user_code=", desk.bench.services.get("LOGIN_ISSUER")));
     let code = page.split("user_code=").nth(1).expect("a code");
     assert!(pty.said().contains(&format!("confirm the code {code}")), "{}", pty.said());
@@ -138,6 +145,7 @@ fn a_person_without_a_browser_confirms_a_code_elsewhere() {
     browser.log_in("device");
     browser.until("Sign-in Success");
     assert_eq!(pty.ends(Instant::now(), LONG), 0, "{}", pty.said());
+    tap.untold(&pty.said(), &["device_code", "code_verifier", "id_token", "access_token"]);
     desk.verifies("device");
 }
 
@@ -155,7 +163,8 @@ fn what_a_login_gives_ends_before_the_build_does() {
 
 fn a_token_that_ended_during_the_build_is_renewed(desk: &Desk) {
     let authority = FakeAuthority::start(Duration::from_secs(5), 0);
-    let mut pty = Pty::start(desk.build(8, &authority, "short"));
+    let tap = Tap::start();
+    let mut pty = Pty::start(tap.before(desk.build(8, &authority, "short")));
     person::log_in(&desk.bench.rig, &page(&mut pty, 0, LOOPBACK), "renewed");
     pty.until_said("word", |said| said.contains("signing as `renewed@example.com`").then_some(()));
     assert_eq!(authority.issued(), 0, "a certificate before there is something to sign");
@@ -163,6 +172,7 @@ fn a_token_that_ended_during_the_build_is_renewed(desk: &Desk) {
     let said = pty.said();
     assert!(said.contains("getting a fresh identity token by the login"), "{said}");
     assert_eq!(said.matches(LOOPBACK).count(), 1, "{said}");
+    tap.untold(&said, &["code", "code_verifier", "id_token", "access_token", "refresh_token"]);
 }
 
 fn a_certificate_outlives_a_token_that_cannot_be_renewed(desk: &Desk) {
@@ -186,16 +196,21 @@ fn a_certificate_that_ended_during_the_build_is_asked_for_again(desk: &Desk) {
     assert!(authority.issued() >= 2);
 }
 
-/// The wait for somebody has an end of its own.
+/// The wait for somebody has an end of its own, and begins when there is nothing else to do: a page that was shown for
+/// longer while the image was built has cost nothing of it.
 fn the_page_is_shown_again_when_the_build_ends(desk: &Desk) {
     let authority = FakeAuthority::start(Duration::from_secs(600), 0);
-    let mut command = desk.build(0, &authority, "sigstore");
+    let mut command = desk.build(4, &authority, "sigstore");
     command.args(["--sign-timeout", "2s"]);
     let mut pty = Pty::start(command);
-    let (first, second) = (page(&mut pty, 0, LOOPBACK), page(&mut pty, 1, LOOPBACK));
+    let (first, shown) = (page(&mut pty, 0, LOOPBACK), Instant::now());
+    let (second, again) = (page(&mut pty, 1, LOOPBACK), Instant::now());
     assert_eq!(first, second);
-    assert_eq!(pty.ends(Instant::now(), LONG), 4, "{}", pty.said());
-    let said = pty.said();
+    assert!(again.duration_since(shown) > Duration::from_secs(3), "the build was too short to tell");
+    assert_eq!(pty.ends(again, LONG), 4, "{}", pty.said());
+    let (waited, said) = (again.elapsed(), pty.said());
+    // We see a page a little later than it is shown.
+    assert!(waited > Duration::from_millis(1500), "it ended {waited:?} after the build:\n{said}");
     let resume = "kubectl buildkit sign ";
     for told in ["nobody logged in within 2 s", "--identity-token", "was not moved", resume, "--oidc-issuer"]
     {

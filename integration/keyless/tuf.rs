@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A repository and the server of its files.
@@ -17,6 +17,8 @@ struct Repository {
     folder: PathBuf,
     mirror: String,
     up: Arc<AtomicBool>,
+    /// How many connections were made.
+    asked: Arc<AtomicUsize>,
 }
 
 impl Repository {
@@ -27,8 +29,11 @@ impl Repository {
         let mirror = format!("http://{}", listener.local_addr().expect("an address"));
         let up = Arc::new(AtomicBool::new(true));
         let (files, serves) = (folder.clone(), Arc::clone(&up));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
         std::thread::spawn(move || {
             for mut client in listener.incoming().map_while(Result::ok) {
+                count.fetch_add(1, Ordering::Relaxed);
                 let Some((head, _)) = request(&mut client).filter(|_| serves.load(Ordering::Relaxed)) else {
                     continue;
                 };
@@ -43,7 +48,7 @@ impl Repository {
                 .and_then(|()| client.write_all(&body));
             }
         });
-        Self { bench, folder, mirror, up }
+        Self { bench, folder, mirror, up, asked }
     }
 
     /// Publishes a version.
@@ -56,6 +61,10 @@ impl Repository {
 
     /// Verifies an image by whom the repository trusts.
     fn verify(&self, image: &Image) -> Ran {
+        self.verify_with(image, &[])
+    }
+
+    fn verify_with(&self, image: &Image, more: &[&str]) -> Ran {
         let subject = "https://kubernetes.io/namespaces/default/serviceaccounts/default";
         let asked = [
             "verify",
@@ -69,7 +78,10 @@ impl Repository {
             &image.reference,
         ];
         let mut command = self.bench.tool.command("kubectl-buildkit", &asked);
-        command.env("TUF_MIRROR", &self.mirror).env("TUF_ROOT_JSON", self.folder.join("1.root.json"));
+        command
+            .args(more)
+            .env("TUF_MIRROR", &self.mirror)
+            .env("TUF_ROOT_JSON", self.folder.join("1.root.json"));
         run(command)
     }
 
@@ -84,7 +96,7 @@ impl Repository {
 #[ignore = "needs the rig"]
 fn a_repository_says_who_is_trusted_and_which_services_there_are() {
     let repository = Repository::new();
-    let Repository { bench, mirror, up, folder } = &repository;
+    let Repository { bench, mirror, up, folder, asked } = &repository;
     let (ours, config) = (bench.services.get("TRUSTED_ROOT"), bench.services.get("SIGNING_CONFIG"));
     repository.publish(bench.services.get("EMULATOR_ROOT"), 1, &["--config", config]);
     let image = bench.image();
@@ -95,6 +107,13 @@ fn a_repository_says_who_is_trusted_and_which_services_there_are() {
     assert_eq!(signed.code, 0, "{}", signed.stderr);
     let found = repository.verify(&image);
     assert!(found.code == 0 && !found.stderr.contains("TUF"), "{}", found.stderr);
+
+    // Who is to ask nobody takes what was fetched.
+    let before = asked.load(Ordering::Relaxed);
+    let found = repository.verify_with(&image, &["--offline"]);
+    let told = "nobody is asked for a newer one: the trust root that was fetched before is used";
+    assert!(found.code == 0 && found.stderr.contains(told), "{}", found.stderr);
+    assert_eq!(asked.load(Ordering::Relaxed), before);
 
     // While nobody is there, what was fetched does.
     up.store(false, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use crate::fake_cloud::{FakeCloud, GITLAB_TOKEN};
 use crate::support::Bench;
+use crate::tls::{Certificate, TlsFront};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the rig"]
@@ -37,4 +38,29 @@ async fn cosigns_own_key_signs_from_a_url_and_from_a_fake_gitlab() {
     bench.verify(&image, "gitlab://group/project").ok().never_says(&[GITLAB_TOKEN]);
     cloud.put("/public.key", &public);
     bench.verify(&image, &format!("http://{}/public.key", cloud.host)).ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn a_key_behind_tls_signs_and_verifies_where_its_server_is_trusted() {
+    let cloud = FakeCloud::start().await;
+    let certificate = Certificate::from_authority("127.0.0.1");
+    let front = TlsFront::start(&certificate, &cloud.host).await;
+    let mut bench = Bench::new(&[("COSIGN_PASSWORD", "secret-of-the-key")]);
+    bench.shell("cosign 3", "cosign generate-key-pair").ok();
+    for (file, name) in [("cosign.key", "cosign.key"), ("cosign.pub", "public.key")] {
+        cloud.put(&format!("/team/{name}"), &std::fs::read_to_string(bench.home().join(file)).unwrap());
+    }
+    let at = |name: &str| format!("https://user:hidden@{}/team/{name}?signature=hidden", front.host());
+    let secrets = ["hidden", "secret-of-the-key"];
+    let image = bench.image("tls").await;
+    let untrusted = ["cannot be read", "cannot be reached", "certificate"];
+    bench.sign(&image, &at("cosign.key")).fails(1, &untrusted).never_says(&secrets);
+    assert!(!bench.is_signed(&image).await);
+    let authority = bench.file("ca.pem", &certificate.authority_pem);
+    bench.set("SSL_CERT_FILE", &authority);
+    bench.sign(&image, &at("cosign.key")).ok().never_says(&secrets);
+    bench.accept(&image, "cosign.pub");
+    bench.verify(&image, &at("public.key")).ok().never_says(&secrets);
+    assert!(front.accepted() > 0);
 }

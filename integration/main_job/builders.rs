@@ -20,7 +20,9 @@ fn a_builder_without_settings_gets_the_default_ones_and_rm_takes_them_along() {
     let listed = tool.buildkit(&["ls"]).ok();
     let line =
         listed.lines().find(|line| line.starts_with("configmaptest ")).expect("it is listed").to_owned();
-    assert!(line.contains("node-") && line.contains("linux/amd64"), "{line}");
+    let nodes: Vec<&str> = rig.get("CLUSTER_NODES").split(' ').collect();
+    let names_node = line.split_whitespace().any(|cell| nodes.contains(&cell));
+    assert!(names_node && line.contains("linux/amd64"), "{line}");
 
     // A builder that runs nothing is listed too.
     space.kubectl(&["scale", "deployment/configmaptest", "--replicas=0"]);
@@ -104,6 +106,22 @@ fn a_builder_that_cannot_start_is_given_up_in_seconds_with_the_events_words() {
     tool.shell(&line.replace("IMAGE", rig.get("BUILDKIT_IMAGE")), &[]).ok();
     tool.file("ctx/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
     tool.build(&["--builder", "stuck", "ctx"]).ok();
+}
+
+/// Sooner than the patience that each obstacle is given.
+#[test]
+#[ignore = "needs the rig"]
+fn a_builder_timeout_ends_the_wait_of_a_build() {
+    let rig = Rig::load();
+    let space = rig.namespace("timeout");
+    let tool = Tool::new(&rig, space.name());
+    tool.file("ctx/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let start = Instant::now();
+    let ran = tool.build(&["--builder-timeout", "1s", "--builder-image", "localhost/no-such-image:1", "ctx"]);
+    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+    let line = ran.advice("kubectl describe pods -n ");
+    ran.fails(3, &["builder `buildkit` is not ready after 1 s: still ", "`--builder-timeout` waits longer"]);
+    tool.shell(&line, &[]).ok();
 }
 
 #[test]

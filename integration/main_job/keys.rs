@@ -4,10 +4,12 @@ use super::signing::cosign_accepts;
 use crate::rig::{Rig, text};
 use crate::running::Pty;
 use crate::seen::Seen;
-use crate::tool::{Tool, run};
+use crate::tool::{Ran, Tool, run};
 use crate::{Local, fresh, hello};
 use kubectl_build::sign::key::KeyFile;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A daemon, a registry without the referrers API, and the image's name in it.
@@ -25,7 +27,7 @@ impl<'a> Site<'a> {
     }
 
     /// Returns the command of a signed push of an image that is the tag's own.
-    fn command(&self, tag: &str, more: &[&str]) -> std::process::Command {
+    fn command(&self, tag: &str, more: &[&str]) -> Command {
         let reference = format!("{}/{}:{tag}", self.registry, self.name);
         let label = format!("tag={tag}");
         let context = hello();
@@ -115,6 +117,27 @@ fn passwords_come_from_a_file_or_from_who_is_asked() {
     assert_eq!(site.seen.digest(&site.name, "mistaken"), None);
 }
 
+/// Standard input may be a context, or the rest of the script that calls: who has no terminal isn't asked.
+#[test]
+#[ignore = "needs the rig"]
+fn a_password_is_never_read_from_standard_input() {
+    let rig = Rig::load();
+    let site = Site::new(&rig, "stdin");
+    let (key, _) = site.local.tool.key_pair("k", "s3cret!");
+    let command = site.command("piped", &["--cosign-key", key.to_str().expect("UTF-8")]);
+    let (stdin, mut pipe) = std::io::pipe().expect("a pipe");
+    pipe.write_all(b"s3cret!\n").expect("there is room in it");
+    drop(pipe);
+    // Without a controlling terminal, whoever runs the tests.
+    let mut session = Command::new("setsid");
+    session.arg("--wait").arg(command.get_program()).args(command.get_args()).env_clear();
+    session.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    session.current_dir(command.get_current_dir().expect("it is set"));
+    let ran = Ran::of(&session.stdin(stdin).output().expect("setsid is there"));
+    ran.fails(2, &["there is no password"]);
+    assert_eq!(site.seen.digest(&site.name, "piped"), None);
+}
+
 /// The Secret that we make is the one that cosign makes: both tools sign and verify with it, and it can't be changed.
 #[test]
 #[ignore = "needs the rig"]
@@ -160,12 +183,14 @@ fn a_key_is_made_in_a_secret() {
             "cosign sign --key {reference} --new-bundle-format=false --use-signing-config=false --tlog-upload=false -y -a by=cosign {image}"
         ),
     ];
+    let reached = [rig.get("APISERVER").trim_start_matches("https://"), registry];
+    let reached = reached.map(|address| address.rsplit_once(':').expect("a port").0).join(",");
     for line in lines {
         let mut cosign = rig.command(rig.peer("cosign"));
         cosign
             .args(line.split(' ').skip(1))
             .env("HTTPS_PROXY", "http://127.0.0.1:9")
-            .env("NO_PROXY", "10.0.0.0/8,127.0.0.1");
+            .env("NO_PROXY", &reached);
         let output = cosign.output().expect("cosign runs");
         assert!(output.status.success(), "{line}: {}", text(&output.stderr));
     }
@@ -184,6 +209,42 @@ fn a_key_is_made_in_a_secret() {
     tool.buildkit(&["verify", "--key", &half, "--registry-http", registry, &image]).ok();
     tool.buildkit(&["sign", "--cosign-key", &half, "--registry-http", registry, &image])
         .fails(2, &["no entry `cosign.key`", "it has `cosign.pub`"]);
+}
+
+/// The variable may be of another key; the entry belongs to the key beside it.
+#[test]
+#[ignore = "needs the rig"]
+fn a_secrets_own_password_goes_before_the_variable_which_counts_without_it() {
+    let rig = Rig::load();
+    let space = rig.namespace("key-password");
+    let tool = Tool::new(&rig, space.name());
+    let (registry, name) = (rig.get("REGISTRY"), fresh("key-password"));
+    let base = format!("{registry}/base:busybox");
+    let tag = format!("{registry}/{name}:1");
+    let copied = rig.command(rig.peer("crane")).args(["copy", "--insecure", &base, &tag]).output();
+    assert!(copied.expect("crane runs").status.success());
+    let digest = Seen::plain(&rig).digest(&name, "1").expect("it was copied");
+    let image = format!("{registry}/{name}@{digest}");
+    let with = |password: &str, arguments: &[&str]| {
+        let mut command = tool.command("kubectl-buildkit", arguments);
+        command.env("COSIGN_PASSWORD", password);
+        run(command)
+    };
+    let sign = |secret: &str, password: &str| {
+        let key = format!("k8s://{}/{secret}", space.name());
+        with(password, &["sign", "--cosign-key", &key, "--registry-http", registry, &image])
+    };
+    with("s3cret!", &["key", "generate", &format!("k8s://{}/whole", space.name())]).ok();
+    sign("whole", "not it").ok();
+    // Made by hand, of the key alone.
+    let key = space.kubectl(&["get", "secret", "whole", "-o", "jsonpath={.data.cosign\\.key}"]);
+    let bare = format!(
+        r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"bare"}},"data":{{"cosign.key":"{key}"}}}}"#
+    );
+    let file = tool.file("bare.json", bare);
+    space.kubectl(&["create", "-f", file.to_str().expect("UTF-8")]);
+    sign("bare", "not it").fails(2, &["the password does not decrypt the key", "COSIGN_PASSWORD"]);
+    sign("bare", "s3cret!").ok();
 }
 
 /// Who makes a key types its password twice, and the same.

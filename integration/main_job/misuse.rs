@@ -1,7 +1,8 @@
 //! What can't be meant is refused before anything starts: no cluster is asked, no builder made, no file touched.
 
 use crate::rig::Rig;
-use crate::tool::{Tool, run};
+use crate::tool::{Tool, binary, run};
+use std::path::Path;
 
 #[test]
 #[ignore = "needs the rig"]
@@ -59,6 +60,39 @@ fn each_misuse_has_its_message_and_exit_code_2() {
         assert_eq!(ran.code, code, "{arguments:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(text), "{arguments:?}: {text:?} is not in:\n{}", ran.stderr);
         assert!(!ran.stderr.contains("#1 "), "{arguments:?} started something:\n{}", ran.stderr);
+    }
+}
+
+/// The binary that users get is static, and so neither loads nor links a device's library. The one beside the tests may
+/// have been built to: it goes on to what is wrong then, and asks no device either.
+#[test]
+#[ignore = "needs the rig"]
+fn a_key_on_a_device_that_this_build_does_not_reach_names_the_build_that_does() {
+    let rig = Rig::load();
+    let tool = Tool::new(&rig, "default");
+    tool.file("ctx/Dockerfile", "FROM scratch\n");
+    let beside = binary() == Path::new(env!("CARGO_BIN_EXE_kubectl-build"));
+    let uri = "pkcs11:token=t;object=o?module-path=/x.so";
+    let cases: [(&[&str], bool, &str, &str); 2] = [
+        (
+            &["--cosign-key", uri],
+            cfg!(feature = "pkcs11"),
+            "make install FEATURES=pkcs11",
+            "/x.so is no library",
+        ),
+        (
+            &["--sk", "--signature-format", "fancy"],
+            cfg!(feature = "piv"),
+            "make install FEATURES=piv",
+            "--signature-format",
+        ),
+    ];
+    for (key, built, lacking, wrong) in cases {
+        let arguments = [&["--sign", "--push", "-t", "r.example/a:1"][..], key, &["ctx"]].concat();
+        let (told, untold) = if beside && built { (wrong, lacking) } else { (lacking, wrong) };
+        let stderr = tool.build(&arguments).fails(2, &[told]);
+        assert!(!stderr.contains(untold), "{untold:?} is in:\n{stderr}");
+        assert!(!stderr.contains("#1 "), "{key:?} started something:\n{stderr}");
     }
 }
 

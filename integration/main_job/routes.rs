@@ -125,6 +125,10 @@ fn a_signed_push_goes_through_a_services_pod_where_nobody_resolves_its_name() {
     let resume = ["sign", "--cosign-key", key, "--registry-ca", &ca, "--tag", &second, &image];
     bench.run("kubectl-buildkit", &resume).ok();
     assert_eq!(seen.digest(&name, "2"), Some(digest));
+    // TLS ends here and at the registry: a tunnel vouches for nobody.
+    let unknown = format!("the certificate of {svc} is signed by an unknown authority");
+    let hint = format!("hint: name its authority with `--registry-ca {svc}=FILE`");
+    bench.verify(&tag, &["--registry-via", "service"]).fails(1, &[way, &unknown, &hint]);
     // The daemon needs no such way: without us it would have had none to give.
     bench
         .verify(&tag, &["--registry-ca", &ca, "--registry-via", "direct"])
@@ -156,6 +160,11 @@ fn a_signed_push_goes_through_a_builder_that_is_made_for_it() {
     crate::tool::eventually("no `nc` is left", Duration::from_secs(20), || {
         (!processes().contains(&format!("nc {}", svc.split(':').next().expect("a host")))).then_some(())
     });
+    // The pod's end of the way is no end of TLS.
+    let way = format!("through pod `{pod}` of the builder");
+    let unknown = format!("the certificate of {svc} is signed by an unknown authority");
+    let hint = format!("hint: name its authority with `--registry-ca {svc}=FILE`");
+    bench.verify(&tag, &["--registry-via", "builder"]).fails(1, &[&way, &unknown, &hint]);
     let missing = format!("{}/{name}:1", svc.replace("registry.registry", "absent.registry"));
     bench
         .verify(&missing, &via)
@@ -464,6 +473,10 @@ fn a_robots_credentials_come_from_a_service_accounts_pull_secrets() {
     let seen = Seen::user(&rig, host, user, password);
     assert_eq!(seen.digest(path, "1").as_deref(), Some(digest));
     assert!(seen.manifest(path, &format!("{}.sig", digest.replace(':', "-"))).is_some());
+    // Those that it names for its pods' use serve as well. No other type of patch empties a list.
+    let patch = r#"{"imagePullSecrets":[],"secrets":[{"name":"robot"}]}"#;
+    space.kubectl(&["patch", "serviceaccount", "puller", "--type=merge", "-p", patch]);
+    build().ok();
     let absent =
         ["verify", "--key", "k.pub", "--registry-service-account", "absent", "--registry-http", host, &tag];
     tool.buildkit(&absent).fails(3, &["there is no service account `absent`"]);

@@ -82,6 +82,13 @@ pub(crate) async fn check(bench: &Bench, signer: &Signer, format: &str, log: &[S
         assert_eq!(ran.code, Some(0), "{verifier} refuses: {line}\n{}", ran.stderr);
         assert_eq!(said_of(&ran.stdout), meant, "{verifier}: {line}\n{}", ran.stdout);
     }
+    // Logs that nobody trusts say nothing.
+    if by_logged_key {
+        let root =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/integration/fixtures/signing/trusted-root-local.json");
+        let key = ["--key", &signer.flags[1], "--insecure-ignore-tlog=false", "--trusted-root", root];
+        bench.tool(&[&["verify"], &key[..], &[&indexes[0].digest]].concat()).fails(12, &[]);
+    }
     let stranger = signer.stranger.iter().map(String::as_str);
     bench.tool(&["verify"].into_iter().chain(stranger).chain(names).collect::<Vec<_>>()).fails(12, &[]);
 }

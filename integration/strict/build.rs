@@ -109,6 +109,15 @@ fn a_build_is_pushed_signed_and_attested(#[case] switches: Switches) {
     if registry.switches().access != Access::AnonymousPush {
         home.log_in(&[(registry.host(), ROBOT, "p")]);
     }
+    let tokens_end = registry.switches().token_life.is_some();
+    if tokens_end {
+        // Longer than a token lives: that of the first manifest ends on the way.
+        let pushes = AtomicUsize::new(0);
+        registry.set(move |method, path| {
+            let is = method == "PUT" && path.contains("/manifests/");
+            (is && pushes.fetch_add(1, Ordering::Relaxed) == 0).then_some(Fault::Late(Duration::from_secs(3)))
+        });
+    }
     bench.build(&["team/app"], &SIGNED).ok();
     registry.switches().slow = None;
     let attested = |call: &Seen| {
@@ -116,12 +125,57 @@ fn a_build_is_pushed_signed_and_attested(#[case] switches: Switches) {
     };
     let seen = registry.take_seen();
     assert!(!seen.iter().any(attested), "the builder has it: {seen:?}");
+    came_from_the_daemon(registry, &seen);
+    if tokens_end {
+        went_on_with_another_token(&seen);
+    }
     home.verifies(registry, "team/app", "one.pem", &[]);
     let tags = registry.tags("team/app");
     assert!(tags.values().all(|writes| *writes == 1), "each tag is written once: {tags:?}");
     assert_eq!(registry.breaches(), [""; 0]);
     let strayed = seen.into_iter().chain(registry.take_seen()).filter(|seen| seen.host == registry.storage());
     assert!(strayed.into_iter().all(|seen| seen.authorization.is_none()));
+}
+
+/// Asserts that layers and configs went from the daemon to the registry, and no way that leads through us.
+#[track_caller]
+fn came_from_the_daemon(registry: &StrictRegistry, seen: &[Seen]) {
+    let is_ours = |call: &Seen| call.agent.starts_with("kubectl-build/");
+    assert!(seen.iter().any(is_ours), "nobody says who he is: {seen:?}");
+    let index = registry.json("team/app", "1");
+    let entries = index["manifests"].as_array().expect("entries").iter();
+    let images: Vec<_> = entries.filter(|entry| entry["platform"]["os"] == "linux").collect();
+    assert_eq!(images.len(), 2, "{index:#}");
+    for image in images {
+        let manifest = registry.json("team/app", image["digest"].as_str().expect("a digest"));
+        let layers = manifest["layers"].as_array().expect("layers");
+        assert!(!layers.is_empty(), "{manifest:#}");
+        for part in layers.iter().chain([&manifest["config"]]) {
+            let digest = part["digest"].as_str().expect("a digest");
+            // In the query that ends an upload its colon is an escape.
+            let (_, hex) = digest.split_once(':').expect("an algorithm");
+            let calls: Vec<&Seen> = seen.iter().filter(|call| call.target.contains(hex)).collect();
+            assert!(calls.iter().any(|call| call.method == "PUT"), "nobody pushed {digest}: {seen:?}");
+            assert!(!calls.iter().any(|call| is_ours(call)), "{digest} passed through us: {calls:?}");
+        }
+    }
+}
+
+/// Asserts that the push of the first manifest was refused for its token, and repeated with a new one.
+#[track_caller]
+fn went_on_with_another_token(seen: &[Seen]) {
+    let is_push = |call: &Seen| call.method == "PUT" && call.target.contains("/manifests/");
+    let first = seen.iter().position(is_push).expect("a manifest was pushed");
+    let (first, later) = seen[first..].split_first().expect("it was found");
+    let again = later.iter().position(|call| is_push(call) && call.target == first.target);
+    let again = again.expect("the token had not ended");
+    let asks = |call: &Seen| {
+        let query = call.target.strip_prefix("/token?").unwrap_or_default();
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        pairs.any(|(key, value)| key == "scope" && value == "repository:team/app:pull,push")
+    };
+    assert!(later[..again].iter().any(asks), "no new token: {:?}", &later[..again]);
+    assert_ne!(later[again].authorization, first.authorization);
 }
 
 /// Returns the digests of BuildKit's attestation manifests of an image of ours, and of the statements in them.

@@ -42,6 +42,15 @@ impl Services {
         self.flags(&[("--signing-config", "SIGNING_CONFIG"), ("--trusted-root", "TRUSTED_ROOT")])
     }
 
+    /// Returns the flags that name the emulator of Rekor v1, and of an authority whose certificates are logged.
+    pub(crate) fn emulator_flags(&self) -> Vec<String> {
+        self.flags(&[
+            ("--fulcio-url", "EMULATOR_URL"),
+            ("--rekor-url", "EMULATOR_URL"),
+            ("--trusted-root", "EMULATOR_ROOT"),
+        ])
+    }
+
     fn flags(&self, named: &[(&str, &str)]) -> Vec<String> {
         named.iter().flat_map(|(flag, name)| [(*flag).to_owned(), self.get(name).to_owned()]).collect()
     }

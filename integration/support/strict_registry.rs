@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, LOCATION, RANGE, RETRY_AFTER,
-    WWW_AUTHENTICATE,
+    USER_AGENT, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -122,6 +122,8 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     pub(crate) authorization: Option<String>,
     pub(crate) host: String,
+    /// `User-Agent`.
+    pub(crate) agent: String,
     pub(crate) body: String,
 }
 
@@ -384,12 +386,14 @@ async fn serve(State(registry): State<Arc<Inner>>, request: Request) -> Response
     call.authorization = call.header(AUTHORIZATION).map(str::to_owned);
     let host = call.header(HOST).unwrap_or_default().to_owned();
     call.at_storage = host == registry.storage;
+    let agent = call.header(USER_AGENT).unwrap_or_default().to_owned();
     let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     registry.seen.lock().unwrap().push(Seen {
         method: call.method.to_string(),
         target,
         authorization: call.authorization.clone(),
         host,
+        agent,
         body: String::from_utf8_lossy(&body).into_owned(),
     });
     let number = registry.seen.lock().unwrap().len();

@@ -134,6 +134,15 @@ fn native<'a>(platform: &Platform, machines: &'a [Machine]) -> Option<&'a str> {
     own.or_else(|| all().find(|architecture| platform.runs_on(architecture)))
 }
 
+/// Returns how a daemon that names these platforms builds one: what its machine should run by itself, and it does not
+/// name, is emulated where that is allowed.
+pub fn settled(platform: &Platform, how: How, offered: &[Platform], emulate: bool) -> How {
+    match how {
+        How::Native if emulate && platform.os == "linux" && !platform.is_among(offered) => How::Emulated,
+        how => how,
+    }
+}
+
 /// Names a few of many.
 fn shorten(machines: impl ExactSizeIterator<Item = String>) -> Vec<String> {
     const SHOWN: usize = 6;
@@ -246,6 +255,20 @@ mod tests {
         let nodes = vec!["amd64"; 100];
         let told = plan(&["linux/arm64"], &nodes, None, "");
         assert!(told[0].ends_with("node-5 is linux/amd64, and 94 more"), "{told:?}");
+    }
+
+    #[rstest]
+    #[case("linux/arm/v7", &["linux/arm64", "linux/arm/v7"], true, How::Native)]
+    #[case("linux/arm/v7", &["linux/arm64"], true, How::Emulated)]
+    #[case("linux/arm/v7", &["linux/arm64"], false, How::Native)]
+    fn what_a_machine_does_not_run_after_all_may_be_emulated(
+        #[case] platform: &str,
+        #[case] offered: &[&str],
+        #[case] emulate: bool,
+        #[case] how: How,
+    ) {
+        let platform = platform.parse().expect("a platform");
+        assert_eq!(settled(&platform, How::Native, &platforms(offered), emulate), how);
     }
 
     #[rstest]

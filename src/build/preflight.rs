@@ -64,6 +64,9 @@ pub enum PreflightError {
     /// The identity or the services can't be used.
     #[error("keyless signing or its services cannot be used")]
     Keyless(#[source] Box<KeylessError>),
+    /// A key's signatures would be published, and nobody agreed to that.
+    #[error("the signature would be published in the log {0}, for everybody and for good")]
+    Unagreed(String),
     /// A key whose signatures logs don't take.
     #[error("{0}")]
     Unloggable(String),

@@ -35,6 +35,11 @@ pub(super) async fn settle(
             placement::place(wanted, &machines, None)?.into_iter().flat_map(|group| group.platforms).collect()
         }
     };
+    let settled = |(platform, how): (Platform, How)| {
+        let how = placement::settled(&platform, how, &offered, emulate);
+        (platform, how)
+    };
+    let group: Vec<(Platform, How)> = group.into_iter().map(settled).collect();
     let unnamed = |(platform, how): &&(Platform, How)| *how == How::Emulated && !platform.is_among(&offered);
     let unnamed: Vec<&str> =
         group.iter().filter(unnamed).map(|(platform, _)| platform.architecture.as_str()).collect();

@@ -45,8 +45,18 @@ impl Signing {
             self;
         let services = async {
             let Some(http) = &http else { return Ok((Services::default(), wish, None)) };
+            let told = plan.public_log().is_some();
             if let Some(line) = plan.refresh(http).await.map_err(KeylessError::from)? {
                 events.note(line);
+            }
+            // One that nobody named before.
+            if let Some(log) = plan.public_log().filter(|_| !told) {
+                let shows = match (&identity, plan.agreed) {
+                    (Some(_), _) => sign::PUBLISHED_BY_IDENTITY,
+                    (None, true) => sign::PUBLISHED_BY_KEY,
+                    (None, false) => return Err(PreflightError::Unagreed(log.to_string())),
+                };
+                events.note(format!("the log {log} will show, {shows}"));
             }
             let services = plan.resolve(http).await.map_err(KeylessError::from)?;
             let (formats, line) =

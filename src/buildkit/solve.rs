@@ -1,7 +1,8 @@
 //! One build: the solve, its status beside it, and the three ways in which it ends.
 
+use super::MESSAGE_LIMIT;
 use super::client::Client;
-use super::failure::Failure;
+use super::failure::{Class, Failure};
 use super::link::Lost;
 use super::silence::PATIENCE;
 pub use super::status::Pushing;
@@ -10,10 +11,12 @@ use super::warnings::Warnings;
 use crate::event::Events;
 use crate::pb::moby::buildkit::v1 as wire;
 use crate::task::{self, Cancel, Cause};
+use prost::Message as _;
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tonic::Status;
 
 /// The Dockerfile frontend that is built into the daemon.
 pub const DOCKERFILE: &str = "dockerfile.v0";
@@ -132,11 +135,21 @@ async fn run(
     cancel: &Cancel,
 ) -> Result<BTreeMap<String, String>, SolveError> {
     let mut control = client.control();
+    let request = request.into_wire();
+    let size = request.encoded_len();
+    // What tonic does not send looks like a lost connection afterwards.
+    if size > MESSAGE_LIMIT {
+        let text = format!(
+            "the build's request has {size} bytes, and BuildKit takes no more than {MESSAGE_LIMIT}: build arguments and labels are part of it"
+        );
+        let failure = Failure::from_status(&Status::out_of_range(text));
+        return Err(Box::new(Failure { class: Class::MessageTooLarge, ..failure }).into());
+    }
     // The losers of this race are dropped on return; for the call that is the reset which cancels the build.
     tokio::select! {
         biased;
         cause = cancel.cancelled() => Err(SolveError::Cancelled(cause)),
-        reply = control.solve(request.into_wire()) => match reply {
+        reply = control.solve(request) => match reply {
             Ok(reply) => Ok(reply.into_inner().exporter_response.into_iter().collect()),
             Err(status) => Err(Box::new(client.answered(&status)?).into()),
         },

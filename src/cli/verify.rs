@@ -65,7 +65,7 @@ pub struct VerifyByArgs {
     /// Take certificates that no certificate log has, as private authorities give
     #[arg(long)]
     pub insecure_ignore_sct: bool,
-    /// Ask nothing but the registry: trust roots come from files
+    /// Ask nobody for a newer trust root: the one named, kept or built in counts
     #[arg(long)]
     pub offline: bool,
     /// Ask for no transparency log; for keys that is so unless this is `false`

@@ -6,12 +6,12 @@ use crate::build::preflight::Unlocking;
 use crate::build::signing::Signing;
 use crate::cluster::Connection;
 use crate::config::Misuse;
-use crate::config::keyless::{IdentityChoice, KeylessSettings, LoginChoice, PUBLISHED_BY_KEY};
+use crate::config::keyless::{IdentityChoice, KeylessSettings, LoginChoice};
 use crate::event::Events;
 use crate::sign::http::Http;
 use crate::sign::identity::{Ambient, Given, TokenFile, TokenSource};
 use crate::sign::login::{Flow, LoginSettings, Opener};
-use crate::sign::{Formats, Identity, LogMode};
+use crate::sign::{Formats, Identity, LogMode, PUBLISHED_BY_KEY};
 use crate::ui::{browser, prompt};
 use std::sync::Arc;
 

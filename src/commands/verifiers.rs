@@ -60,18 +60,20 @@ pub(super) async fn of(by: By, cluster: Option<&Connection>) -> Result<Vec<Named
     Ok(verifiers)
 }
 
-/// Finds who is trusted, as fresh as can be had.
+/// Finds who is trusted, as fresh as may be had.
 async fn trusted(trust: Trust) -> Result<TrustRoot, Failure> {
-    match trust {
-        Trust::Root(root) => Ok(root),
+    let refreshed = match trust {
+        Trust::Root(root) => return Ok(root),
         Trust::Tuf(asked) => {
             let (repository, http) = *asked;
             let http = Http::new(&http).map_err(Failure::services)?;
-            let refreshed = repository.refresh(&http).await.map_err(Failure::tuf)?;
-            printer::remark(refreshed.note).await;
-            Ok(refreshed.trust)
+            repository.refresh(&http).await
         }
-    }
+        Trust::Kept(repository) => repository.kept().await,
+    };
+    let refreshed = refreshed.map_err(Failure::tuf)?;
+    printer::remark(refreshed.note).await;
+    Ok(refreshed.trust)
 }
 
 /// Whether the key stands in a Secret, for which a cluster is needed.

@@ -106,11 +106,11 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
     let iidfile = absolute(output.iidfile);
     let metadata_file = absolute(output.metadata_file);
     let platforms = platforms(&options.platforms, env)?;
-    let cross = options.cross.unwrap_or(false) || {
+    let cross = options.cross.unwrap_or_else(|| {
         // One that is not text is the frontend's to complain of.
         let text = std::fs::read_to_string(dockerfile_dir.join(&dockerfile_name));
         crosses(&text.unwrap_or_default())
-    };
+    });
     let (frontend, entitlements) = frontend(&options, env)?;
     let progress = progress(output.progress, output.quiet, verbose, env)?;
     let caches = cache::resolve(&options.cache_from, &options.cache_to, &frontend.build_args)?;
@@ -119,8 +119,8 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
         dockerfile_dir,
         dockerfile_name,
         tags,
+        annotations: annotations(&options.annotations, &platforms)?,
         platforms,
-        annotations: annotations(&options.annotations)?,
         attests: attest::resolve(&options)?,
         emulate: options.emulate.unwrap_or(false),
         cross,
@@ -361,14 +361,19 @@ fn platforms(flags: &[String], env: &dyn Environment) -> Result<Vec<Platform>, M
     Ok(platforms)
 }
 
-fn annotations(values: &[String]) -> Result<Vec<Annotation>, Misuse> {
+/// Resolves `--annotation`. One for a platform that is not built would go nowhere; without `--platform` only the daemon
+/// knows which is.
+fn annotations(values: &[String], platforms: &[Platform]) -> Result<Vec<Annotation>, Misuse> {
     let mut annotations = Vec::new();
     for value in values {
-        let invalid = |error: AnnotationError| {
-            let reason = error.to_string();
-            Misuse::Value { name: "--annotation".to_owned(), value: value.clone(), reason }
-        };
-        annotations.extend(Annotation::parse(value).map_err(invalid)?);
+        let invalid =
+            |reason| Misuse::Value { name: "--annotation".to_owned(), value: value.clone(), reason };
+        let parsed = Annotation::parse(value).map_err(|error: AnnotationError| invalid(error.to_string()))?;
+        let elsewhere = |platform: &&Platform| !platforms.is_empty() && !platforms.contains(platform);
+        if let Some(platform) = parsed.iter().filter_map(|it| it.platform.as_ref()).find(elsewhere) {
+            return Err(invalid(format!("{platform} is not among the platforms that are built")));
+        }
+        annotations.extend(parsed);
     }
     Ok(annotations)
 }
@@ -457,6 +462,20 @@ fn ulimit(text: &str) -> Result<String, Misuse> {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+
+    #[rstest]
+    #[case("manifest[linux/arm64]:a=b", &["linux/arm64"], true)]
+    #[case("manifest[linux/s390x]:a=b", &["linux/arm64"], false)]
+    #[case("manifest[linux/s390x]:a=b", &[], true)]
+    #[case("index:a=b", &["linux/arm64"], true)]
+    fn an_annotation_is_of_a_platform_that_is_built(
+        #[case] value: &str,
+        #[case] platforms: &[&str],
+        #[case] taken: bool,
+    ) {
+        let platforms: Vec<_> = platforms.iter().map(|text| text.parse().expect("a platform")).collect();
+        assert_eq!(super::annotations(&[value.to_owned()], &platforms).is_ok(), taken);
+    }
 
     #[rstest]
     #[case(

@@ -239,3 +239,27 @@ pub fn timeout(flag: Option<&str>) -> Result<Duration, Misuse> {
         Misuse::Value { name: "--builder-timeout".to_owned(), value: text.to_owned(), reason }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Fixed;
+    use clap::Parser as _;
+
+    #[test]
+    fn the_flag_names_the_image_of_a_builder_that_has_to_be_made_over_the_variable() {
+        let image = |arguments: &[&str], env: Fixed| {
+            let line = ["kubectl build"].iter().chain(arguments).chain(&["."]);
+            let parsed = crate::cli::build::BuildArgs::try_parse_from(line).expect("arguments");
+            match resolve(parsed.builder, Path::new("/"), &env).expect("settings").place {
+                Place::Cluster { image, .. } => image,
+                other => panic!("{other:?}"),
+            }
+        };
+        let variable = || Fixed::new([("KUBECTL_BUILD_BUILDER_IMAGE", "r.example/variable:1")]);
+        let flag = ["--builder-image", "r.example/flag:1"];
+        assert_eq!(image(&flag, variable()).as_deref(), Some("r.example/flag:1"));
+        assert_eq!(image(&[], variable()).as_deref(), Some("r.example/variable:1"));
+        assert_eq!(image(&[], Fixed::default()), None);
+    }
+}

@@ -126,3 +126,73 @@ fn flags(args: &ClusterArgs) -> Vec<String> {
     }
     flags
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Fixed;
+    use clap::Parser as _;
+    use secrecy::ExposeSecret as _;
+    use std::time::Duration;
+
+    #[test]
+    fn each_of_kubectls_flags_says_what_it_says_to_kubectl() {
+        let line = [
+            "kubectl build",
+            "--kubeconfig=config",
+            "--context=context",
+            "--namespace=namespace",
+            "--cluster=cluster",
+            "--user=user",
+            "--server=https://server",
+            "--token=token",
+            "--username=username",
+            "--password=password",
+            "--as=as",
+            "--as-group=one",
+            "--as-group=two",
+            "--as-uid=uid",
+            "--certificate-authority=ca.crt",
+            "--client-certificate=client.crt",
+            "--client-key=client.key",
+            "--tls-server-name=tls-server-name",
+            "--insecure-skip-tls-verify",
+            "--request-timeout=7s",
+        ];
+        let parsed = crate::cli::build::BuildArgs::try_parse_from(line).expect("arguments");
+        // What the flags say goes over the environment.
+        let env = Fixed::new([("KUBECONFIG", "/another/config"), ("HOME", "/home/me")]);
+        let connect = resolve(parsed.cluster, Path::new("/here"), &env).expect("settings").connect;
+
+        let KubeconfigSource::Explicit(kubeconfig) = &connect.kubeconfig else {
+            panic!("{:?}", connect.kubeconfig)
+        };
+        assert_eq!(kubeconfig, Path::new("/here/config"));
+        for (text, said) in [
+            (&connect.context, "context"),
+            (&connect.namespace, "namespace"),
+            (&connect.cluster, "cluster"),
+            (&connect.user, "user"),
+            (&connect.server, "https://server"),
+            (&connect.username, "username"),
+            (&connect.impersonate, "as"),
+            (&connect.impersonate_uid, "uid"),
+            (&connect.tls_server_name, "tls-server-name"),
+        ] {
+            assert_eq!(text.as_deref(), Some(said));
+        }
+        for (secret, said) in [(&connect.token, "token"), (&connect.password, "password")] {
+            assert_eq!(secret.as_ref().map(|secret| secret.expose_secret()), Some(said));
+        }
+        for (path, said) in [
+            (&connect.certificate_authority, "/here/ca.crt"),
+            (&connect.client_certificate, "/here/client.crt"),
+            (&connect.client_key, "/here/client.key"),
+        ] {
+            assert_eq!(path.as_deref(), Some(Path::new(said)));
+        }
+        assert_eq!(connect.impersonate_groups, ["one", "two"]);
+        assert_eq!(connect.insecure_skip_tls_verify, Some(true));
+        assert_eq!(connect.request_timeout, Some(Duration::from_secs(7)));
+    }
+}

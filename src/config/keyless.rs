@@ -8,17 +8,15 @@ use crate::cli::signing::IdentityArgs;
 use crate::sign::http::HttpOptions;
 use crate::sign::identity::{AUDIENCE, AmbientSource, IdentityToken, SPIFFE_SOCKET, SpiffeSocket};
 use crate::sign::login::Flow;
-use crate::sign::{LogMode, ServicePlan, TrustParts, TrustRoot, TufRepository};
+use crate::sign::{
+    LogMode, PUBLISHED_BY_IDENTITY, PUBLISHED_BY_KEY, ServicePlan, TrustParts, TrustRoot, TufRepository,
+};
 use secrecy::SecretString;
 use std::error::Error;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
-
-/// What a key's entry in the public log makes known.
-pub const PUBLISHED_BY_KEY: &str =
-    "for everybody and for good: the public key, its signatures, and the digests of what is signed";
 
 /// Where a pod's service account token is mounted for signing (cosign's provider `filesystem`).
 const PROJECTED: &str = "/var/run/sigstore/cosign/oidc-token";
@@ -159,16 +157,14 @@ pub fn resolve(
     };
     let mut services = services(&args, keyless || mode != LogMode::Off, directory, env)?;
     services.log_mode = mode;
-    if keyless && services.public {
-        notes.push(
-            "the public log will show, for everybody and for good: the identity that signs, its issuer, and the digest of what is signed"
-                .to_owned(),
-        );
+    let public_log = services.public_log().map(Url::to_string);
+    if let Some(log) = public_log.as_ref().filter(|_| keyless) {
+        notes.push(format!("the log {log} will show, {PUBLISHED_BY_IDENTITY}"));
     }
-    let public_log = services.logs.iter().find(|(log, _)| is_public(log)).map(|(log, _)| log.to_string());
     let by_variable = [names::YES, names::COSIGN_YES].into_iter().filter_map(|name| env.get_filled(name));
     let agreed = args.yes || by_variable.into_iter().any(|value| is_true(&value));
-    let public_log = public_log.filter(|_| keys > 0 && mode != LogMode::Off);
+    services.agreed = agreed;
+    let public_log = public_log.filter(|_| keys > 0);
     if let Some(log) = public_log.as_ref().filter(|_| agreed) {
         notes.push(format!("the log {log} will show, {PUBLISHED_BY_KEY}"));
     }
@@ -186,11 +182,6 @@ pub fn resolve(
 
 fn is_true(value: &str) -> bool {
     matches!(value, "1" | "true")
-}
-
-/// Whether this log belongs to the public instance.
-fn is_public(log: &Url) -> bool {
-    log.host_str().is_some_and(|host| host.ends_with(".sigstore.dev"))
 }
 
 fn invalid(name: &str, value: &str, reason: impl ToString) -> Misuse {
@@ -559,184 +550,4 @@ fn flags(args: &IdentityArgs) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::env::Fixed;
-
-    const TOKEN: &str =
-        "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJpIiwiYXVkIjoic2lnc3RvcmUiLCJzdWIiOiJzIiwiZXhwIjoxfQ.c2ln";
-
-    fn settings(
-        change: impl FnOnce(&mut IdentityArgs),
-        keys: usize,
-        env: &Fixed,
-    ) -> Result<KeylessSettings, Misuse> {
-        let mut args = IdentityArgs::default();
-        change(&mut args);
-        resolve(args, keys, Path::new("/"), env)
-    }
-
-    #[test]
-    fn an_ambient_token_alone_is_no_opt_in() {
-        let env = Fixed::new([("SIGSTORE_ID_TOKEN", TOKEN)]);
-        assert!(matches!(settings(|_| (), 0, &env), Err(Misuse::SignWithoutKey)));
-        let by_flag = settings(|args| args.keyless = true, 0, &env).unwrap();
-        assert!(matches!(by_flag.identity, Some(IdentityChoice::Given { place: "SIGSTORE_ID_TOKEN", .. })));
-        let env = Fixed::new([("SIGSTORE_ID_TOKEN", TOKEN), ("COSIGN_EXPERIMENTAL", "1")]);
-        assert!(settings(|_| (), 0, &env).unwrap().identity.is_some());
-        // A key beats what only the environment says, without a word.
-        let with_key = settings(|_| (), 1, &env).unwrap();
-        assert!(with_key.identity.is_none() && with_key.notes.is_empty());
-    }
-
-    #[test]
-    fn a_key_beats_an_identity_unless_both_are_wanted() {
-        let env = Fixed::default();
-        let named = |args: &mut IdentityArgs| args.service_account = Some("ci/builder".to_owned());
-        let one = settings(named, 1, &env).unwrap();
-        assert!(one.identity.is_none() && one.notes[0].contains("not used"));
-        let both = settings(|args| (named(args), args.keyless = true).0, 1, &env).unwrap();
-        let Some(IdentityChoice::ServiceAccount { namespace, name }) = both.identity else {
-            panic!("an account")
-        };
-        assert_eq!((namespace.as_deref(), name.as_str()), (Some("ci"), "builder"));
-    }
-
-    #[test]
-    fn tokens_and_paths_are_told_apart_and_never_repeated() {
-        let env = Fixed::default();
-        let given = |text: &str| settings(|args| args.identity_token = Some(text.to_owned()), 0, &env);
-        let settings = given(TOKEN).unwrap();
-        assert!(matches!(settings.identity, Some(IdentityChoice::Given { place: "--identity-token", .. })));
-        assert_eq!(settings.flags, ["--identity-token", "TOKEN"]);
-        assert!(!format!("{settings:?}").contains("eyJ"));
-        assert!(matches!(given("/run/token").unwrap().identity, Some(IdentityChoice::File(_))));
-        let damaged = format!("{}.{}.{}", "a".repeat(50), "%".repeat(50), "c".repeat(50));
-        let error = given(&damaged).unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("aaaa"));
-    }
-
-    #[test]
-    fn who_is_asked_in_which_order() {
-        let github = [("ACTIONS_ID_TOKEN_REQUEST_URL", "https://a"), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t")];
-        let source =
-            |env: &Fixed| settings(|args| args.keyless = true, 0, env).map(|settings| settings.identity);
-        assert!(matches!(
-            source(&Fixed::new(github)),
-            Ok(Some(IdentityChoice::Ambient(AmbientSource::GitHub { .. })))
-        ));
-        assert!(matches!(source(&Fixed::new([("GITHUB_ACTIONS", "true")])), Err(Misuse::GitHubPermission)));
-        let buildkite = [("BUILDKITE_AGENT_ACCESS_TOKEN", "t"), ("BUILDKITE_JOB_ID", "j")];
-        assert!(matches!(
-            source(&Fixed::new(buildkite)),
-            Ok(Some(IdentityChoice::Ambient(AmbientSource::Buildkite { .. })))
-        ));
-        let google = [("GOOGLE_SERVICE_ACCOUNT_NAME", "a@p"), ("SPIFFE_ENDPOINT_SOCKET", "unix:///s")];
-        let Ok(Some(IdentityChoice::Ambient(AmbientSource::GoogleAccount { name, .. }))) =
-            source(&Fixed::new(google))
-        else {
-            panic!("an account of Google's")
-        };
-        assert_eq!(name, "a@p");
-        assert!(matches!(
-            source(&Fixed::new([("GCE_METADATA_HOST", "h"), ("SPIFFE_ENDPOINT_SOCKET", "unix:///s")])),
-            Ok(Some(IdentityChoice::Ambient(AmbientSource::Google { .. })))
-        ));
-        assert!(matches!(
-            source(&Fixed::new([("SPIFFE_ENDPOINT_SOCKET", "unix:///s")])),
-            Ok(Some(IdentityChoice::Ambient(AmbientSource::Spiffe(_))))
-        ));
-        assert!(matches!(source(&Fixed::new([("SPIFFE_ENDPOINT_SOCKET", "s")])), Err(Misuse::Value { .. })));
-    }
-
-    #[test]
-    fn a_person_is_asked_last_and_only_where_there_is_one() {
-        let login = |variables: &[(&str, &str)], change: fn(&mut IdentityArgs)| {
-            let mut env = Fixed { terminal: true, ..Fixed::default() };
-            env.variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-            let both = |args: &mut IdentityArgs| (args.keyless = true, change(args)).1;
-            match settings(both, 0, &env).map(|settings| settings.identity) {
-                Ok(Some(IdentityChoice::Login(choice))) => Ok(choice),
-                Ok(other) => panic!("{other:?}"),
-                Err(error) => Err(error),
-            }
-        };
-        let choice = login(&[("DISPLAY", ":0")], |_| ()).unwrap();
-        assert_eq!((choice.client_id.as_str(), choice.has_browser), ("sigstore", true));
-        assert_eq!((choice.flow, choice.timeout), (None, Duration::from_secs(300)));
-        for (variables, browser) in [
-            (&[][..], cfg!(target_os = "macos")),
-            (&[("WAYLAND_DISPLAY", "w")], true),
-            (&[("DISPLAY", ":0"), ("SSH_CONNECTION", "a")], false),
-            (&[("SSH_TTY", "a"), ("BROWSER", "helper")], true),
-        ] {
-            assert_eq!(login(variables, |_| ()).unwrap().has_browser, browser, "{variables:?}");
-        }
-        let passed = |args: &mut IdentityArgs| args.oidc_disable_ambient_providers = true;
-        assert!(login(&[("SIGSTORE_ID_TOKEN", TOKEN), ("CIRCLECI", "true")], passed).is_ok());
-        assert!(matches!(login(&[("CI", "true")], |_| ()), Err(Misuse::NoIdentity("CI is set"))));
-        assert!(login(&[("CI", "false")], |_| ()).is_ok());
-        let nobody = settings(|args| args.keyless = true, 0, &Fixed::default());
-        assert!(matches!(nobody, Err(Misuse::NoIdentity("standard error is no terminal"))));
-        let device = login(&[], |args| args.fulcio_auth_flow = Some("device".into())).unwrap();
-        assert_eq!(device.flow, Some(Flow::Device));
-        let wrongs: [fn(&mut IdentityArgs); 4] = [
-            |args| args.fulcio_auth_flow = Some("token".into()),
-            |args| args.oidc_redirect_url = Some("http://example.com/back".into()),
-            |args| args.oidc_redirect_url = Some("https://localhost/back".into()),
-            |args| args.sign_timeout = Some("0".into()),
-        ];
-        for wrong in wrongs {
-            assert!(matches!(login(&[], wrong), Err(Misuse::Value { .. })));
-        }
-    }
-
-    #[test]
-    fn logs_are_used_where_they_were_asked_for() {
-        let env = Fixed::default();
-        let mode = |change: fn(&mut IdentityArgs)| settings(change, 1, &env).map(|one| one.services.log_mode);
-        assert_eq!(mode(|_| ()).unwrap(), LogMode::Off);
-        assert_eq!(mode(|args| args.rekor_url = Some("https://r".into())).unwrap(), LogMode::Must);
-        assert_eq!(mode(|args| args.rekor = Some("best-effort".into())).unwrap(), LogMode::BestEffort);
-        assert!(mode(|args| args.rekor = Some("maybe".into())).is_err());
-        let unlogged = settings(
-            |args| (args.service_account, args.rekor) = (Some("a".into()), Some("false".into())),
-            0,
-            &env,
-        );
-        assert!(matches!(unlogged, Err(Misuse::KeylessUnlogged)));
-    }
-
-    #[test]
-    fn publishing_a_key_s_signatures_needs_consent() {
-        let (none, yes) = (Fixed::default(), Fixed::new([("KUBECTL_BUILD_YES", "1")]));
-        let ask = |env: &Fixed, url: Option<&str>| {
-            let url = url.map(str::to_owned);
-            settings(|args| (args.rekor, args.rekor_url) = (Some("true".into()), url), 1, env)
-                .unwrap()
-                .ask_consent
-        };
-        assert_eq!(ask(&none, None).as_deref(), Some("https://rekor.sigstore.dev/"));
-        assert_eq!(ask(&none, Some("https://rekor.example")), None);
-        assert_eq!(ask(&yes, None), None);
-        let agreed = settings(|args| (args.rekor, args.yes) = (Some("true".into()), true), 1, &none).unwrap();
-        assert!(agreed.ask_consent.is_none() && agreed.notes[0].contains("the public key"));
-        let keyless = settings(|args| args.service_account = Some("a".into()), 0, &none).unwrap();
-        assert!(keyless.ask_consent.is_none() && keyless.notes[0].contains("for good"));
-    }
-
-    #[test]
-    fn one_place_names_the_services() {
-        let both = |args: &mut IdentityArgs| {
-            args.service_account = Some("a".into());
-            args.signing_config = Some("c.json".into());
-            args.rekor_url = Some("https://r".into());
-        };
-        assert!(matches!(settings(both, 0, &Fixed::default()), Err(Misuse::ServicesTwice("--rekor-url"))));
-        let wrong = |args: &mut IdentityArgs| args.rekor_url = Some("rekor.example".into());
-        assert!(matches!(settings(wrong, 1, &Fixed::default()), Err(Misuse::Value { .. })));
-        let env = Fixed::new([("COSIGN_FULCIO_URL", "https://f"), ("COSIGN_REKOR_URL", "https://r")]);
-        let plan = settings(|args| args.service_account = Some("a".into()), 0, &env).unwrap().services;
-        assert!(!plan.public && plan.authority.is_some() && plan.logs.len() == 1);
-    }
-}
+mod tests;

@@ -553,6 +553,29 @@ mod tests {
     }
 
     #[test]
+    fn a_builder_s_key_is_nobody_s_own() {
+        let env = Fixed::new([("SIGSTORE_ID_TOKEN", "a.b.c")]);
+        let resolve = |change: fn(&mut IdentityArgs)| {
+            let how = HowArgs { builder_key: Some("k8s://ci/builder".to_owned()), ..HowArgs::default() };
+            let mut args = SigningArgs { how, ..args(Some("true"), &[]) };
+            change(&mut args.keys.identity);
+            resolve_for_build(args, true, Path::new("/"), &env)
+        };
+        assert!(matches!(resolve(|_| ()), Err(Misuse::SignWithoutKey)));
+        let identities: [fn(&mut IdentityArgs); 2] = [
+            |identity| identity.keyless = true,
+            |identity| identity.service_account = Some("ci/builder".to_owned()),
+        ];
+        for identity in identities {
+            let settings = resolve(identity).expect("signs").expect("settings");
+            assert!(settings.keyless.identity.is_some() && settings.keys.is_empty());
+            assert_eq!(settings.builder_key.as_deref(), Some("k8s://ci/builder"));
+            let notes = settings.keyless.notes;
+            assert!(!notes.iter().any(|note| note.contains("the identity is not used")), "{notes:?}");
+        }
+    }
+
+    #[test]
     fn a_security_key_is_a_key() {
         let resolve = |slot: Option<&str>| {
             let keys = KeyArgs { sk: true, slot: slot.map(str::to_owned), ..KeyArgs::default() };

@@ -65,6 +65,8 @@ pub enum Trust {
     Root(TrustRoot),
     /// Whom a TUF repository names.
     Tuf(Box<(TufRepository, HttpOptions)>),
+    /// Whom it named when it was last asked.
+    Kept(Box<TufRepository>),
 }
 
 /// What standard output gets.
@@ -134,6 +136,7 @@ fn who(by: VerifyByArgs, directory: &Path, env: &dyn Environment) -> Result<By, 
         let named = keyless::trust(by.trusted_root.as_deref(), directory, env)?;
         Ok::<_, Misuse>(match named {
             Some(root) => Trust::Root(root),
+            None if by.offline => Trust::Kept(Box::new(keyless::tuf(directory, env)?)),
             None => Trust::Tuf(Box::new((keyless::tuf(directory, env)?, services::http(env)))),
         })
     };
@@ -278,6 +281,42 @@ mod tests {
         }
         let refused = resolve_with(VerifyByArgs { slot: Some("9c".to_owned()), ..by() }, &env).unwrap_err();
         assert!(refused.to_string().contains("--slot"), "{refused}");
+    }
+
+    #[test]
+    fn a_variable_names_the_trust_root_as_the_flag_does() {
+        const ROOT: &str =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/integration/fixtures/signing/trusted-root-local.json");
+        let logged = |flag: Option<&str>, variable: &str| {
+            let env = Fixed::new([("PUB", PUBLIC), ("COSIGN_TRUSTED_ROOT", variable)]);
+            let by = VerifyByArgs {
+                keys: vec!["env://PUB".to_owned()],
+                insecure_ignore_tlog: Some(false),
+                trusted_root: flag.map(Into::into),
+                ..VerifyByArgs::default()
+            };
+            match resolve_with(by, &env).expect("settings").by {
+                By::Keys { logged, .. } => format!("{logged:?}"),
+                By::Identity { .. } => panic!("a key"),
+            }
+        };
+        let by_flag = logged(Some(ROOT), "/no/such/root.json");
+        assert!(by_flag.contains("Root(TrustRoot(1 authorities, 1 logs, 0 certificate logs"), "{by_flag}");
+        assert_eq!(logged(None, ROOT), by_flag);
+        assert!(logged(None, "").contains("Tuf"));
+    }
+
+    #[test]
+    fn a_variable_says_how_large_an_attestation_may_be() {
+        let largest = |size: &str| {
+            let env = Fixed::new([("PUB", PUBLIC), ("COSIGN_MAX_ATTACHMENT_SIZE", size)]);
+            let by = VerifyByArgs { keys: vec!["env://PUB".to_owned()], ..VerifyByArgs::default() };
+            resolve_with(by, &env).map(|settings| settings.largest)
+        };
+        assert_eq!(largest("").expect("settings"), ATTESTATION_LIMIT);
+        assert_eq!(largest("2MB").expect("settings"), 2_000_000);
+        let refused = largest("much").expect_err("misuse").to_string();
+        assert!(refused.contains("COSIGN_MAX_ATTACHMENT_SIZE"), "{refused}");
     }
 
     #[test]

@@ -246,6 +246,26 @@ mod tests {
     }
 
     #[test]
+    fn the_order_in_which_builders_come_changes_no_byte() {
+        let pushed = [
+            index(&[
+                image("amd64", "linux/amd64"),
+                image("386", "linux/386"),
+                attestation("amd64"),
+                attestation("386"),
+            ]),
+            index(&[image("arm64", "linux/arm64"), attestation("arm64")]),
+            index(&[image("s390x", "linux/s390x"), attestation("s390x")]),
+        ];
+        let asked = ["linux/386", "linux/s390x", "linux/arm64", "linux/amd64"];
+        let joined = join(&pushed, &asked).expect("an index");
+        for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let others = order.map(|place| pushed[place].clone());
+            assert_eq!(join(&others, &asked).expect("an index"), joined, "{order:?}");
+        }
+    }
+
+    #[test]
     fn joining_one_index_changes_no_byte() {
         let only = index(&[image("amd64", "linux/amd64"), attestation("amd64")]);
         assert_eq!(join(std::slice::from_ref(&only), &["linux/amd64"]).expect("an index").bytes, only);

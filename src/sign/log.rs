@@ -6,10 +6,12 @@ use crate::registry::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sigstore_types::bundle::{InclusionPromise, LogId};
 use sigstore_types::{
     CanonicalizedBody, KindVersion, LogIndex, LogKeyId, SignedTimestamp, TransparencyLogEntry,
 };
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 /// Proof that a transparency log has a signature. Nothing of it is verified yet.
@@ -107,6 +109,17 @@ impl LogEntry {
             },
         };
         Some(serde_json::to_string(&annotation).expect("strings and numbers always serialise"))
+    }
+
+    /// Returns what a v1 log's promise signs: canonical JSON (rekor pkg/api/entries.go).
+    pub(super) fn promised(&self) -> Option<Vec<u8>> {
+        let fields = BTreeMap::from([
+            ("body", json!(STANDARD.encode(self.entry.canonicalized_body.as_bytes()))),
+            ("integratedTime", json!(self.entry.integrated_time?.as_second())),
+            ("logID", json!(to_hex(self.log_id()))),
+            ("logIndex", json!(self.index())),
+        ]);
+        Some(serde_json::to_vec(&fields).expect("strings and numbers always serialise"))
     }
 
     /// Reads the annotation of a `.sig` layer; `None` for what isn't one.

@@ -95,7 +95,16 @@ pub struct ServicePlan {
     pub issuer_is_must: bool,
     /// Says who is trusted, and which services there are, where nothing else does.
     pub tuf: Option<TufRepository>,
+    /// That a key's signatures become public was agreed to.
+    pub agreed: bool,
 }
+
+/// What a public log shows of an identity that signs.
+pub const PUBLISHED_BY_IDENTITY: &str =
+    "for everybody and for good: the identity that signs, its issuer, and the digest of what is signed";
+/// What it shows of a key.
+pub const PUBLISHED_BY_KEY: &str =
+    "for everybody and for good: the public key, its signatures, and the digests of what is signed";
 
 /// Services that are known to answer.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +191,12 @@ impl ServicePlan {
             clocks: clocks.into_iter().map(url).collect::<Result<_, _>>()?,
             ..Self::default()
         })
+    }
+
+    /// Returns the log that belongs to the public instance, if one is used that does.
+    pub fn public_log(&self) -> Option<&Url> {
+        let public = |log: &&Url| log.host_str().is_some_and(|host| host.ends_with(".sigstore.dev"));
+        self.logs.iter().map(|(log, _)| log).filter(|_| self.log_mode != LogMode::Off).find(public)
     }
 
     /// Lets the TUF repository say what it knows better by now, if there is one; returns what is to be said about that.
@@ -330,8 +345,11 @@ mod tests {
     #[test]
     fn the_public_instance_is_known() {
         let plan = ServicePlan::public();
-        assert_eq!(plan.authority.unwrap().as_str(), "https://fulcio.sigstore.dev/");
+        assert_eq!(plan.authority.as_ref().unwrap().as_str(), "https://fulcio.sigstore.dev/");
         assert_eq!(plan.logs.len(), 1);
+        assert!(plan.public_log().is_none(), "no log is asked for");
+        let logged = ServicePlan { log_mode: LogMode::Must, ..plan.clone() };
+        assert_eq!(logged.public_log(), logged.logs.first().map(|(log, _)| log));
         assert!(plan.trust.unwrap().has_certificate_logs());
     }
 

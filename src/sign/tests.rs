@@ -379,6 +379,8 @@ async fn the_steps_are_told() {
     assert_eq!(
         ended,
         [
+            format!("uploading sha256-{short}….sig to registry.example/team/app"),
+            format!("uploading bundles about sha256:{short} to registry.example/team/app"),
             format!("signing sha256:{short} (image) in registry.example/team/app with key p256-pkcs8"),
             format!("verifying sha256:{short} (image) in registry.example/team/app"),
         ]

@@ -288,6 +288,9 @@ pub(super) fn check_witnesses(
     log_wanted: bool,
 ) -> Result<(), String> {
     trust.check_inclusion(key, content, evidence)?;
+    if log_wanted {
+        trust.check_promises(evidence)?;
+    }
     let without_proof = !log_wanted || is_checked_without_proof(evidence)?;
     if evidence.logged.iter().all(LogEntry::is_v2) {
         return trust.check_timestamps(evidence);
@@ -311,7 +314,7 @@ pub(super) fn check_witnesses(
 }
 
 /// Whether the library is to look for no proof of inclusion: all entries are v2 logs', or a v1 log's promise is all that
-/// there is. Layers have no place for a proof, so the promise, which is checked wherever it is present, has to do.
+/// there is. Layers have no place for a proof, so the promise, which was checked, has to do.
 fn is_checked_without_proof(evidence: &Evidence) -> Result<bool, String> {
     if evidence.logged.is_empty() {
         return Err("no transparency log has it".to_owned());
@@ -521,9 +524,16 @@ mod tests {
         let text = evidence.logged[0].to_annotation().unwrap();
         let time = text.split("integratedTime\":").nth(1).unwrap().split(',').next().unwrap();
         let later = (time.parse::<i64>().unwrap() + 1).to_string();
+        assert_eq!(emulator().check_promises(&evidence), Ok(()));
+        let elsewhere = local().check_promises(&evidence).unwrap_err();
+        assert!(elsewhere.contains("not trusted: entry "), "{elsewhere}");
         let mut forged = evidence;
         forged.logged = vec![LogEntry::from_annotation(&text.replace(time, &later)).unwrap()];
         assert!(verifier.verify(Content::Payload(payload), &forged).is_err(), "the promise covers the time");
+        assert!(
+            emulator().check_promises(&forged).unwrap_err().contains("did not promise"),
+            "keys rely on that"
+        );
     }
 
     #[test]

@@ -95,6 +95,14 @@ mod fakes {
         headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    async fn fake_github(headers: HeaderMap, uri: Uri) -> Response {
+        let asked = uri.query() == Some("api-version=2.0&audience=sigstore");
+        match header(&headers, "authorization") == "Bearer job" && asked {
+            true => serde_json::json!({ "value": token(CLAIMS) }).to_string().into_response(),
+            false => StatusCode::FORBIDDEN.into_response(),
+        }
+    }
+
     async fn fake_buildkite(headers: HeaderMap, body: Bytes) -> Response {
         let asked: serde_json::Value = serde_json::from_slice(&body).unwrap();
         match header(&headers, "authorization") == "Token agent" && asked["audience"] == "sigstore" {
@@ -126,6 +134,7 @@ mod fakes {
         let machine = "/computeMetadata/v1/instance/service-accounts/default";
         let access = || async { r#"{"access_token":"of-the-machine","expires_in":3600}"# };
         let app = Router::new()
+            .route("/_apis/token", get(fake_github))
             .route("/v3/jobs/j1/oidc/tokens", post(fake_buildkite))
             .route(&format!("{machine}/identity"), get(fake_google_machine))
             .route(&format!("{machine}/token"), get(access))
@@ -134,6 +143,11 @@ mod fakes {
         let host = listener.local_addr().unwrap().to_string();
         let _fake = spawn("fake", async move { axum::serve(listener, app).await.unwrap() });
         let url = |path: &str| format!("http://{host}{path}").parse::<url::Url>().unwrap();
+        // The address that a job gets has a query already.
+        let github = |secret: &str| AmbientSource::GitHub {
+            url: url("/_apis/token?api-version=2.0"),
+            token: secret.to_owned().into(),
+        };
         let buildkite = |secret: &str| AmbientSource::Buildkite {
             endpoint: url("/v3"),
             job: "j1".into(),
@@ -147,15 +161,17 @@ mod fakes {
         };
         let ask =
             async |source| Ambient::new(source, Http::new(&HttpOptions::default()).unwrap()).token().await;
-        for source in [buildkite("agent"), google, account] {
+        for source in [github("job"), buildkite("agent"), google, account] {
             let shown = format!("{source:?}");
             assert_eq!(ask(source).await.unwrap().subject, "fake", "{shown}");
         }
-        let refused = ask(buildkite("other")).await.unwrap_err().to_string();
-        assert!(
-            refused.contains("Buildkite") && refused.contains("401") && !refused.contains("other"),
-            "{refused}"
-        );
+        for (source, expected) in
+            [(github("other"), ["GitHub Actions", "403"]), (buildkite("other"), ["Buildkite", "401"])]
+        {
+            let refused = ask(source).await.unwrap_err().to_string();
+            let said = expected.iter().all(|part| refused.contains(part));
+            assert!(said && !refused.contains("other"), "{refused}");
+        }
     }
 
     struct FakeAgent;

@@ -108,9 +108,12 @@ struct SignAnswer {
 pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
     let plugin = Plugin(settings);
     match plugin.public_key().await {
-        Ok(public) => {
-            Ok(Opened { hashing: Hashing::usual(public.kind()), public, backend: Box::new(plugin) })
-        }
+        Ok(public) => Ok(Opened {
+            hashing: Hashing::usual(public.kind()),
+            public,
+            backend: Box::new(plugin),
+            certificate: None,
+        }),
         Err(fault) => {
             let hint = plugin.hint(&fault);
             Err((fault, hint))

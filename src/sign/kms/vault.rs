@@ -146,7 +146,12 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
             return Err((fault, hint));
         }
     };
-    Ok(Opened { hashing: Hashing::usual(public.kind()), backend: Box::new(transit), public })
+    Ok(Opened {
+        hashing: Hashing::usual(public.kind()),
+        backend: Box::new(transit),
+        public,
+        certificate: None,
+    })
 }
 
 pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Option<String>)> {

@@ -30,6 +30,26 @@ impl TrustRoot {
         entries.try_for_each(|entry| self.check_entry(entry, &leaf))
     }
 
+    /// Checks every promise of a v1 log: a log that was trusted at the time that it names gave it. For keys the library
+    /// passes over that where it looks for no proof.
+    pub(super) fn check_promises(&self, evidence: &Evidence) -> Result<(), String> {
+        for entry in &evidence.logged {
+            let inner = entry.inner();
+            let (Some(promise), Some(time)) = (&inner.inclusion_promise, inner.integrated_time) else {
+                continue;
+            };
+            let id = Sha256Hash::try_from(entry.log_id()).ok();
+            let key = id.and_then(|id| self.logs.key_at(&id, time));
+            let log = || entry.place(|id| self.log_url(id));
+            let key =
+                key.ok_or_else(|| format!("its log entry is of a log that is not trusted: {}", log()))?;
+            let promised = entry.promised().ok_or("its log entry proves nothing")?;
+            let signature = SignatureBytes::new(promise.signed_entry_timestamp.as_bytes().to_vec());
+            key.verify(&promised, &signature).map_err(|_| format!("the log did not promise {}", log()))?;
+        }
+        Ok(())
+    }
+
     /// The index is the entry's, size and root of the tree are the checkpoint's: the proof's own are nobody's word.
     fn check_entry(&self, entry: &LogEntry, leaf: &Sha256Hash) -> Result<(), String> {
         let proof = entry.inner().inclusion_proof.as_ref().ok_or("its log entry proves nothing")?;

@@ -97,6 +97,18 @@ impl TufRepository {
                 format!("the TUF repository {} did not answer within {LIMIT:.0?}", shown(&self.mirror)).into()
             }
         };
+        self.instead(unreachable).await
+    }
+
+    /// Returns what was fetched before while it is valid, or for the public instance what is built in; nobody is asked.
+    ///
+    /// # Errors
+    /// [`TufError`].
+    pub async fn kept(&self) -> Result<Refreshed, TufError> {
+        self.instead("nobody is asked for a newer one".into()).await
+    }
+
+    async fn instead(&self, unreachable: Box<dyn Error + Send + Sync>) -> Result<Refreshed, TufError> {
         let note = |instead: &str| Some(format!("{unreachable}: {instead} is used"));
         if let Some(folder) = &self.cache
             && let Ok(kept) = self.read(StoreRepository::new(FileStore::new(folder))).await

@@ -30,8 +30,8 @@ struct Token {
 
 pub(in super::super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
     let found = task::spawn_blocking(move || find(&settings)).join().await;
-    let (token, public) = found.map_err(|fault| (fault, None))?;
-    Ok(Opened { backend: Box::new(token), hashing: Hashing::Sha256, public })
+    let (token, public, certificate) = found.map_err(|fault| (fault, None))?;
+    Ok(Opened { backend: Box::new(token), hashing: Hashing::Sha256, public, certificate })
 }
 
 fn failed(call: &'static str) -> impl FnOnce(Error) -> Fault {
@@ -57,7 +57,7 @@ fn context(module: &Path) -> Result<Pkcs11, Fault> {
     Ok(context)
 }
 
-fn find(settings: &Settings) -> Result<(Token, PublicKey), Fault> {
+fn find(settings: &Settings) -> Result<(Token, PublicKey, Option<Vec<u8>>), Fault> {
     let Settings { key, module, pin, check_certificate } = settings;
     let context = context(module)?;
     let slot = slot(&context, key)?;
@@ -96,13 +96,14 @@ fn find(settings: &Settings) -> Result<(Token, PublicKey), Fault> {
         Fault::Unusable("its public half is not on the token; write it there, under the same name".to_owned())
     })?;
     let public = read(&session, *public)?;
+    let mut own = None;
     if *check_certificate {
         for certificate in named(ObjectClass::CERTIFICATE)? {
-            belongs(&session, certificate, &public)?;
+            own = own.or(certificate_of(&session, certificate, &public)?);
         }
     }
     let kind = public.kind();
-    Ok((Token { session: Arc::new(Mutex::new(session)), key: private, kind }, public))
+    Ok((Token { session: Arc::new(Mutex::new(session)), key: private, kind }, public, own))
 }
 
 fn slot(context: &Pkcs11, key: &Key) -> Result<Slot, Fault> {
@@ -162,8 +163,12 @@ fn read(session: &Session, object: ObjectHandle) -> Result<PublicKey, Fault> {
     Ok(PublicKey::from_spki(&spki)?)
 }
 
-/// A certificate of the same name holds the same key, or verifiers would be led astray.
-fn belongs(session: &Session, certificate: ObjectHandle, public: &PublicKey) -> Result<(), Fault> {
+/// Reads a certificate of the same name, if it is an X.509 one. It holds the same key, or verifiers would be led astray.
+fn certificate_of(
+    session: &Session,
+    certificate: ObjectHandle,
+    public: &PublicKey,
+) -> Result<Option<Vec<u8>>, Fault> {
     let wanted = [AttributeType::CertificateType, AttributeType::Value];
     let found = session.get_attributes(certificate, &wanted).map_err(failed("C_GetAttributeValue"))?;
     let x509 = found.contains(&Attribute::CertificateType(CertificateType::X_509));
@@ -178,7 +183,7 @@ fn belongs(session: &Session, certificate: ObjectHandle, public: &PublicKey) -> 
                     .to_owned(),
             ))
         }
-        _ => Ok(()),
+        der => Ok(der.filter(|_| x509)),
     }
 }
 
