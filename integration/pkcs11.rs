@@ -86,8 +86,8 @@ async fn cosign_accepts_what_softhsm_signs_and_refusals_are_told() {
         bench.accept(&image, &format!("{id}.pub"));
     }
 
-    // A certificate of the key's goes along in the `.sig` format, where verifiers that have the key pass over it.
-    let own = "openssl req -x509 -new -key 01.pem -subj /CN=app -outform DER -out own.der && \
+    // A certificate of the key's is no hindrance, and isn't written along.
+    let own = "openssl req -x509 -new -key 01.pem -subj /CN=app -days 1 -outform DER -out own.der && \
                pkcs11-tool --module $LIB --token-label 'the token' --login --pin 482915 --write-object own.der --type cert \
                --label EC-prime256v1 --id 01";
     bench.shell("cosign 3", own).ok();
@@ -99,10 +99,7 @@ async fn cosign_accepts_what_softhsm_signs_and_refusals_are_told() {
     let signatures = format!("http://{host}/v2/{path}/manifests/{}.sig", digest.replace(':', "-"));
     let line = format!("curl -sf -H 'Accept: application/vnd.oci.image.manifest.v1+json' {signatures}");
     let manifest = bench.shell("cosign 3", &line).ok().stdout;
-    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-    let carried = &manifest["layers"][0]["annotations"]["dev.sigstore.cosign/certificate"];
-    bench.file("carried.pem", carried.as_str().unwrap());
-    bench.shell("cosign 3", "openssl x509 -in carried.pem -outform DER | cmp - own.der").ok();
+    assert!(manifest.contains("/signature") && !manifest.contains("/certificate"), "{manifest}");
 
     let image = bench.image("refused").await;
     let wrong = "pkcs11:token=the%20token;object=rsa-2048?pin-value=99887766";

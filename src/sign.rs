@@ -308,7 +308,8 @@ pub async fn sign_image(
         .await?;
     let stamped = |claim: &Claim<'_>| claim.once.made().is_some_and(|made| !made.timestamps.is_empty());
     if request.formats.has(Format::Legacy) && claims.iter().any(|(_, claim)| stamped(claim)) {
-        events.note("attestations under `.att` carry no timestamp, those in bundles do");
+        let bundles = if request.formats.has(Format::Bundle) { ", those in bundles do" } else { "" };
+        events.note(format!("attestations under `.att` carry no timestamp{bundles}"));
     }
     let attestation = |(number, statement): (usize, attest::Statement)| {
         let stands = done.iter().flat_map(|done| &done.attested).filter(|(of, ..)| *of == number);

@@ -32,7 +32,7 @@ for target in ${TARGETS:-$(cargo "$toolchain" fuzz list --fuzz-dir .)}; do
   mkdir -p "corpus/$target" "artifacts/$target"
   # What is found goes into the first folder; the seeds stay as they are. Not by `cargo fuzz run`, which looks again
   # whether there is something to build.
-  "target/$host/release/$target" "corpus/$target" "seeds/$target" -artifact_prefix="artifacts/$target/" \
+  ASAN_OPTIONS="detect_odr_violation=0" "${CARGO_TARGET_DIR:-target}/$host/release/$target" "corpus/$target" "seeds/$target" -artifact_prefix="artifacts/$target/" \
     -max_total_time="${TIME:-30}" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 || failed+=("$target")
 done
 if [ ${#failed[@]} -gt 0 ]; then

@@ -121,7 +121,21 @@ fn a_push_that_stands_still_is_given_up() {
     let name = crate::fresh("mute");
     registry.strict.set(|method, _| (method != "HEAD").then_some(Fault::Late(Duration::from_secs(300))));
     let ran = registry.push(&name, false);
-    ran.fails(1, &["the push stands still", registry.strict.host(), &name, "no answer", "hint: "]);
+    ran.fails(1, &["the build stands still", registry.strict.host(), &name, "no answer", "hint: "]);
+}
+
+/// Nor has it a limit for reading a cache, while which no other build goes on there either.
+#[test]
+#[ignore = "needs the rig"]
+fn a_cache_that_is_never_read_is_given_up() {
+    let registry = Registry::new("unread");
+    registry.strict.set(|_, _| Some(Fault::Late(Duration::from_secs(300))));
+    let (host, name) = (registry.strict.host(), crate::fresh("unread"));
+    let from = format!("{host}/{name}:1");
+    let arguments = ["--builder", BUILDER, "--registry-http", host, "--cache-from", &from, "quick"];
+    let command = registry.site.tool.command("kubectl-build", &arguments);
+    let ran = Running::start(command).ends(Instant::now(), PUSH);
+    ran.fails(1, &["the build stands still", host, &name, "no answer", "hint: "]);
 }
 
 /// A registry that takes the image and then says nothing, to the signature or to the tag.

@@ -124,6 +124,7 @@ fn a_repository_says_who_is_trusted_and_which_services_there_are() {
     std::fs::rename(bench.tool.home().join(".sigstore"), bench.tool.home().join("kept")).expect("a cache");
     let hint = ["cannot be reached", "no earlier copy", "--trusted-root FILE"];
     repository.verify(&image).fails(1, &hint);
+    repository.verify_with(&image, &["--offline"]).fails(1, &["was kept here", "without `--offline`"]);
     std::fs::remove_dir_all(bench.tool.home().join(".sigstore")).expect("a cache");
     std::fs::rename(bench.tool.home().join("kept"), bench.tool.home().join(".sigstore")).expect("a cache");
     up.store(true, Ordering::Relaxed);

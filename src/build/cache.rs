@@ -30,6 +30,18 @@ pub enum CacheExport {
 }
 
 impl Caches {
+    /// Returns the repositories that have to take a cache, or the build fails.
+    pub fn needed(&self) -> impl Iterator<Item = &Repository> {
+        self.to.iter().filter_map(|export| match export {
+            CacheExport::Registry { to, settings }
+                if settings.get("ignore-error").is_none_or(|ignored| ignored != "true") =>
+            {
+                Some(&to.repository)
+            }
+            _ => None,
+        })
+    }
+
     /// Returns the repositories that a cache is written to.
     pub fn written(&self) -> impl Iterator<Item = &Repository> {
         self.to.iter().filter_map(|export| match export {
@@ -113,6 +125,18 @@ mod tests {
         let [inline, registry] = &exports[..] else { panic!("{exports:?}") };
         assert_eq!((inline.kind.as_str(), inline.attrs.len()), ("inline", 0));
         assert_eq!((registry.kind.as_str(), registry.attrs["mode"].as_str()), ("registry", "max"));
+    }
+
+    #[test]
+    fn a_cache_that_may_fail_is_not_needed() {
+        let export = |name: &str, ignored: &str| CacheExport::Registry {
+            to: name.parse().expect("a reference"),
+            settings: BTreeMap::from([("ignore-error".to_owned(), ignored.to_owned())]),
+        };
+        let to = vec![export("r.example/a:1", "true"), export("r.example/b:1", "false"), CacheExport::Inline];
+        let caches = Caches { from: Vec::new(), to };
+        assert_eq!(caches.needed().map(ToString::to_string).collect::<Vec<_>>(), ["r.example/b"]);
+        assert_eq!(caches.written().count(), 2);
     }
 
     #[test]

@@ -59,10 +59,10 @@ pub enum BuildError {
     /// Several builders pushed, and no index came of it.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// The daemon pushes and pushes, and the registry says nothing to us either.
-    #[error("the push stands still: {repository} was asked twice, and says nothing")]
+    /// The daemon pushes and pushes, or reads a cache, and the registry says nothing to us either.
+    #[error("the build stands still: {repository} was asked twice, and says nothing")]
     Mute {
-        /// Where it is pushed to.
+        /// Where.
         repository: Repository,
         /// What was seen.
         #[source]

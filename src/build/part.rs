@@ -10,12 +10,12 @@ use super::record;
 use super::request::BuildRequest;
 use super::route::Router;
 use super::settle::settle;
-use crate::buildkit::solve::{self, Exporter, Pushing, SolveError, SolveRequest};
+use crate::buildkit::solve::{self, Exporter, Pushing, SolveError, SolveRequest, Still};
 use crate::buildkit::{Lost, Warnings};
 use crate::event::Events;
 use crate::image::Platform;
 use crate::registry::credentials::Resolver;
-use crate::registry::{self, Descriptor};
+use crate::registry::{self, Descriptor, Reference, Repository};
 use crate::session::auth::Auth;
 use crate::session::filesync::{self, FileSync, LocalDir};
 use crate::session::{Attachable, Session, SessionError, SessionOptions};
@@ -165,10 +165,13 @@ async fn solve_with_session(
     ];
     let sync = FileSync::new(locals, events.clone()).after(leave.clone());
     let report = sync.report();
-    let mut pushed = if request.push { request.repositories() } else { Vec::new() };
-    pushed.extend(request.caches.written().cloned());
-    let credentials =
-        RegistryCredentials { resolver: Arc::clone(resolver), client: (*client).clone(), pushed };
+    let mut written = if request.push { request.repositories() } else { Vec::new() };
+    written.extend(request.caches.written().cloned());
+    let credentials = RegistryCredentials {
+        resolver: Arc::clone(resolver),
+        client: (*client).clone(),
+        pushed: written.clone(),
+    };
     let attachables: Vec<Box<dyn Attachable>> =
         vec![Box::new(sync), Box::new(Auth::new(Arc::new(credentials)))];
     let options = SessionOptions { shared_key: shared_key(request), attachables, events: events.clone() };
@@ -195,7 +198,7 @@ async fn solve_with_session(
         biased;
         solved = &mut solving => solved.map_err(|error| failed(error, &report)),
         lost = reached.lost() => Err(BuildError::Pod(lost)),
-        mute = mute_registry(&pushing, client, request) => Err(mute),
+        mute = mute_registry(&pushing, client, &written, &request.caches.from) => Err(mute),
         error = session.closed() => match tokio::time::timeout(OWN_ERROR, &mut solving).await {
             Ok(solved) => solved.map_err(|error| failed(error, &report)),
             Err(_silent) => Err(BuildError::Session(error)),
@@ -212,18 +215,33 @@ async fn solve_with_session(
     }
 }
 
-/// Returns once the push stands still and its registry does not answer us either, twice: the daemon would wait
-/// forever. A registry that we cannot reach tells nothing.
-async fn mute_registry(pushing: &Pushing, client: &registry::Client, request: &BuildRequest) -> BuildError {
-    let is_silence = |error: &registry::RegistryError| error.kind() == registry::Kind::Timeout;
+/// Returns once a push, or the reading of a cache, stands still and its registry does not answer us either, twice: the
+/// daemon would wait forever. A registry that we cannot reach tells nothing.
+async fn mute_registry(
+    pushing: &Pushing,
+    client: &registry::Client,
+    written: &[Repository],
+    read: &[Reference],
+) -> BuildError {
+    let silence = async |repository: &Repository, tag: Option<&str>| {
+        let outcome = match tag {
+            None => client.check_push(repository).await,
+            Some(tag) => client.head_manifest(repository, tag).await.map(drop),
+        };
+        outcome.err().filter(|error| error.kind() == registry::Kind::Timeout)
+    };
     loop {
-        pushing.stands_still(QUIET_PUSH).await;
-        for repository in request.daemons() {
-            let asked = async || client.check_push(&repository).await.err().filter(is_silence);
-            if asked().await.is_some()
-                && let Some(source) = asked().await
+        let suspects: Vec<(&Repository, Option<&str>)> = match pushing.stands_still(QUIET_PUSH).await {
+            Still::Push => written.iter().map(|repository| (repository, None)).collect(),
+            Still::Import => {
+                read.iter().map(|from| (&from.repository, from.tag.as_deref().or(Some("latest")))).collect()
+            }
+        };
+        for (repository, tag) in suspects {
+            if silence(repository, tag).await.is_some()
+                && let Some(source) = silence(repository, tag).await
             {
-                return BuildError::Mute { repository, source: Box::new(source) };
+                return BuildError::Mute { repository: repository.clone(), source: Box::new(source) };
             }
         }
         tokio::time::sleep(QUIET_PUSH).await;

@@ -60,13 +60,20 @@ pub async fn run(
     let (give_leave, leave) = watch::channel(false);
     let checked = async {
         let checking = async {
-            let repositories = match &signing {
+            let mut written = match &signing {
                 Some(_) => request.written_to(),
                 // The index is pushed by us, from here.
                 None if joined && request.push => repositories.clone(),
                 None => return Ok(Ready::default()),
             };
-            let (ready, later) = preflight::check(signing, &client, &repositories, events).await?;
+            // Not those in registries that perhaps nobody but the builder reaches.
+            let caches = request.caches.needed().filter(|cache| {
+                let known = written.iter().any(|known| known.registry == cache.registry);
+                known && !written.contains(cache)
+            });
+            let caches: Vec<_> = caches.cloned().collect();
+            written.extend(caches);
+            let (ready, later) = preflight::check(signing, &client, &written, events).await?;
             if !later.is_empty() {
                 let_make.send_replace(true);
                 router.builder_there().await;

@@ -43,6 +43,7 @@ impl Signing {
     pub async fn prepare(self, events: &Events) -> Result<Ready, PreflightError> {
         let Self { keys, builders, identity, services: mut plan, http, formats: wish, formats_explicit } =
             self;
+        let keyed = plan.keyed || builders.is_some();
         let services = async {
             let Some(http) = &http else { return Ok((Services::default(), wish, None)) };
             let told = plan.public_log().is_some();
@@ -51,12 +52,16 @@ impl Signing {
             }
             // One that nobody named before.
             if let Some(log) = plan.public_log().filter(|_| !told) {
-                let shows = match (&identity, plan.agreed) {
-                    (Some(_), _) => sign::PUBLISHED_BY_IDENTITY,
-                    (None, true) => sign::PUBLISHED_BY_KEY,
-                    (None, false) => return Err(PreflightError::Unagreed(log.to_string())),
-                };
-                events.note(format!("the log {log} will show, {shows}"));
+                if keyed && !plan.agreed {
+                    return Err(PreflightError::Unagreed(log.to_string()));
+                }
+                let shows = [
+                    keyed.then_some(sign::PUBLISHED_BY_KEY),
+                    identity.as_ref().map(|_| sign::PUBLISHED_BY_IDENTITY),
+                ];
+                for shows in shows.into_iter().flatten() {
+                    events.note(format!("the log {log} will show, {shows}"));
+                }
             }
             let services = plan.resolve(http).await.map_err(KeylessError::from)?;
             let (formats, line) =

@@ -120,15 +120,26 @@ impl Patience {
     }
 }
 
-/// Since when a push has told nothing new. The daemon has no limit of its own for a registry that takes its
-/// requests and never answers.
+/// Since when a push, or the reading of a cache, has told nothing new. The daemon has no limit of its own for a registry
+/// that takes its requests and never answers.
 #[derive(Clone, Debug, Default)]
 pub struct Pushing(watch::Sender<Standing>);
 
+/// What stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Still {
+    /// An image or a cache is being pushed.
+    Push,
+    /// A cache is being read, and nothing pushed.
+    Import,
+}
+
 #[derive(Debug, Default)]
 struct Standing {
-    /// What is being pushed, by the daemon's words for it.
-    active: BTreeSet<String>,
+    /// What is being pushed: the step, and the daemon's words for it.
+    active: BTreeSet<(String, String)>,
+    /// The steps that read caches.
+    imports: BTreeSet<String>,
     /// When it was last heard of.
     last: Option<Instant>,
 }
@@ -140,20 +151,34 @@ impl Pushing {
             // DIGEST` and so on (cache/remotecache/export.go).
             let pushes = |id: &str| id.starts_with("pushing ") || id.starts_with("writing ");
             for status in message.statuses.iter().filter(|status| pushes(&status.id)) {
+                let it = (status.vertex.clone(), status.id.clone());
                 match status.completed {
-                    Some(_) => standing.active.remove(&status.id),
-                    None => standing.active.insert(status.id.clone()),
+                    Some(_) => standing.active.remove(&it),
+                    None => standing.active.insert(it),
                 };
             }
-            standing.last = (!standing.active.is_empty()).then(Instant::now);
+            // solver/llbsolver/bridge.go
+            let imports = |name: &str| name.starts_with("importing cache manifest from ");
+            for vertex in message.vertexes.iter().filter(|vertex| imports(&vertex.name)) {
+                match (&vertex.started, &vertex.completed) {
+                    (_, Some(_)) => standing.imports.remove(&vertex.digest),
+                    (Some(_), None) => standing.imports.insert(vertex.digest.clone()),
+                    (None, None) => false,
+                };
+            }
+            let idle = standing.active.is_empty() && standing.imports.is_empty();
+            standing.last = (!idle).then(Instant::now);
         });
     }
 
-    /// Returns once a push is under way of which nothing has been heard for so long.
-    pub async fn stands_still(&self, patience: Duration) {
+    /// Returns once something is under way of which nothing has been heard for so long.
+    pub async fn stands_still(&self, patience: Duration) -> Still {
         let mut changes = self.0.subscribe();
         loop {
-            let last = changes.borrow_and_update().last;
+            let (last, still) = {
+                let standing = changes.borrow_and_update();
+                (standing.last, if standing.active.is_empty() { Still::Import } else { Still::Push })
+            };
             let quiet = async {
                 match last {
                     Some(last) => sleep_until(last + patience).await,
@@ -161,7 +186,7 @@ impl Pushing {
                 }
             };
             tokio::select! {
-                () = quiet => return,
+                () = quiet => return still,
                 // The sender is ours, so it is there.
                 _ = changes.changed() => {}
             }
@@ -172,7 +197,7 @@ impl Pushing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::moby::buildkit::v1::VertexStatus;
+    use crate::pb::moby::buildkit::v1::{Vertex, VertexStatus};
 
     fn status(id: &str, completed: bool) -> StatusResponse {
         let completed = completed.then(prost_types::Timestamp::default);
@@ -194,7 +219,20 @@ mod tests {
         pushing.note(&status("sha256:abc", false));
         assert!(!still(&pushing, 19).await, "something was heard");
         assert!(still(&pushing, 2).await);
+        assert_eq!(pushing.stands_still(PATIENCE).await, Still::Push);
         pushing.note(&status("pushing layers", true));
         assert!(!still(&pushing, 3600).await, "it is done");
+
+        let vertex = |completed: bool| {
+            let time = Some(prost_types::Timestamp::default());
+            let completed = time.filter(|_| completed);
+            let name = "importing cache manifest from r.example/c:1".to_owned();
+            let vertex = Vertex { name, started: time, completed, ..Vertex::default() };
+            StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() }
+        };
+        pushing.note(&vertex(false));
+        assert_eq!(pushing.stands_still(PATIENCE).await, Still::Import);
+        pushing.note(&vertex(true));
+        assert!(!still(&pushing, 3600).await, "it is read");
     }
 }

@@ -166,7 +166,8 @@ async fn prepare(settings: &BuildSettings, events: Events) -> Result<Prepared, F
         }
         false => None,
     };
-    let repositories = settings.request.written_to();
+    let mut repositories = settings.request.written_to();
+    repositories.extend(settings.request.caches.repositories().cloned());
     let timeout = settings.builder.timeout;
     let (sites, builder, title) = match (&settings.builder.place, &connection) {
         (Where::Cluster { name, image }, Some(connection)) => {
@@ -222,8 +223,13 @@ async fn find(
         }
         return Ok((spec, found));
     };
-    let pushed =
-        hosts.iter().filter(|host| repositories.iter().any(|repository| repository.registry == host.host));
+    // Caches may be anywhere: a CA that names no host need not be theirs.
+    let pushed = settings.request.repositories();
+    let meant = |host: &&config::registry::HostSettings| {
+        pushed.iter().any(|repository| repository.registry == host.host)
+            || settings.registry.hosts.iter().any(|flag| flag.host == host.host)
+    };
+    let pushed = hosts.iter().filter(meant);
     for host in pushed.filter(|host| !host.ca.is_empty()) {
         let at = known.hosts.get(&host.host);
         let unread = known.unread.iter().any(|(name, _)| *name == host.host);

@@ -465,7 +465,7 @@ impl Failure {
                 Self::new(error, USAGE)
             }
             PreflightError::Unagreed(_) => Self::new(error, USAGE)
-                .hint("nothing was built; say `--yes` if that is meant, or name other services"),
+                .hint("nothing was signed; say `--yes` if that is meant, or name other services"),
             PreflightError::Kms(error) => Self::kms(error),
             PreflightError::Keyless(source) => {
                 let mut failure = Self::new(source.as_ref(), keyless_code(source));

@@ -113,7 +113,8 @@ pub fn resolve(parts: Parts, env: &dyn Environment) -> Result<BuildSettings, Mis
     });
     let (frontend, entitlements) = frontend(&options, env)?;
     let progress = progress(output.progress, output.quiet, verbose, env)?;
-    let caches = cache::resolve(&options.cache_from, &options.cache_to, &frontend.build_args)?;
+    let caches =
+        cache::resolve((&options.cache_from, &options.cache_to), &frontend.build_args, (&tags, &platforms))?;
     let request = BuildRequest {
         context,
         dockerfile_dir,

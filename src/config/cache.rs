@@ -3,6 +3,7 @@
 use super::attest::{boolean, fields};
 use super::misuse::Misuse;
 use crate::build::cache::{CacheExport, Caches};
+use crate::image::Platform;
 use crate::registry::{Reference, ReferenceError};
 use std::collections::BTreeMap;
 
@@ -12,21 +13,21 @@ const TO: &str = "--cache-to";
 /// The build argument by which older pipelines ask for a cache in the image (buildx build/opt.go).
 const INLINE: &str = "BUILDKIT_INLINE_CACHE";
 
-/// Resolves the caches of a build.
+/// Resolves the caches of a build of these platforms that is pushed to these tags.
 ///
 /// # Errors
-/// What is no cache, is none of ours, or would be written twice.
+/// What is no cache, is none of ours, or would be written twice or over the image.
 pub(super) fn resolve(
-    from: &[String],
-    to: &[String],
+    (from, to): (&[String], &[String]),
     build_args: &BTreeMap<String, String>,
+    (tags, platforms): (&[Reference], &[Platform]),
 ) -> Result<Caches, Misuse> {
     let mut caches = Caches::default();
-    for text in from {
+    for text in from.iter().filter(|text| !text.is_empty()) {
         let invalid = |reason| Misuse::Value { name: FROM.to_owned(), value: text.clone(), reason };
         caches.from.extend(imports(text).map_err(invalid)?);
     }
-    for text in to {
+    for text in to.iter().filter(|text| !text.is_empty()) {
         let invalid = |reason| Misuse::Value { name: TO.to_owned(), value: text.clone(), reason };
         for export in exports(text).map_err(invalid)? {
             let name = |export: &CacheExport| match export {
@@ -36,6 +37,13 @@ pub(super) fn resolve(
             if caches.to.iter().any(|known| name(known) == name(&export)) {
                 return Err(invalid("it is written twice".to_owned()));
             }
+            if let CacheExport::Registry { to, .. } = &export
+                && tags.iter().any(|tag| is_over(to, tag, platforms))
+            {
+                return Err(invalid(
+                    "it would be written over the image: give it a tag of its own".to_owned(),
+                ));
+            }
             caches.to.push(export);
         }
     }
@@ -44,6 +52,18 @@ pub(super) fn resolve(
         caches.to.push(CacheExport::Inline);
     }
     Ok(caches)
+}
+
+/// Whether a cache would stand under a tag of the image's, as it is named or with a builder's architecture behind.
+fn is_over(to: &Reference, tag: &Reference, platforms: &[Platform]) -> bool {
+    let (Some(of_cache), Some(of_image)) = (&to.tag, &tag.tag) else { return false };
+    let rest = of_image.strip_prefix(of_cache.as_str());
+    let shared = |rest: &str| {
+        let architecture = rest.strip_prefix('-');
+        rest.is_empty()
+            || platforms.iter().any(|platform| Some(platform.architecture.as_str()) == architecture)
+    };
+    to.repository == tag.repository && rest.is_some_and(shared)
 }
 
 fn imports(text: &str) -> Result<Vec<Reference>, String> {
@@ -155,7 +175,11 @@ mod tests {
     fn resolved(from: &[&str], to: &[&str], inline: &str) -> Result<Caches, String> {
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
         let build_args = BTreeMap::from([(INLINE.to_owned(), inline.to_owned())]);
-        resolve(&owned(from), &owned(to), &build_args).map_err(|error| error.to_string())
+        let tags: Vec<Reference> =
+            ["r.example/app:1", "r.example/app:cache-arm64"].map(|tag| tag.parse().expect("a tag")).into();
+        let platforms: Vec<Platform> = vec!["linux/arm64".parse().expect("a platform")];
+        resolve((&owned(from), &owned(to)), &build_args, (&tags, &platforms))
+            .map_err(|error| error.to_string())
     }
 
     fn export(name: &str, settings: &[(&str, &str)]) -> CacheExport {
@@ -167,7 +191,8 @@ mod tests {
     #[case(&[], "0", &[])]
     #[case(&[], "1", &[CacheExport::Inline])]
     #[case(&["type=inline"], "1", &[CacheExport::Inline])]
-    #[case(&["r.example/c"], "0", &[export("r.example/c:latest", &[])])]
+    #[case(&["", "r.example/c"], "0", &[export("r.example/c:latest", &[])])]
+    #[case(&["r.example/app:cache-amd64"], "0", &[export("r.example/app:cache-amd64", &[])])]
     #[case(&["type=registry,ref=r.example/c:1,mode=max,ignore-error=1"], "0",
         &[export("r.example/c:1", &[("mode", "max"), ("ignore-error", "true")])])]
     #[case(&["r.example/c:1,r.example/d:1", "type=inline"], "0",
@@ -195,6 +220,8 @@ mod tests {
     #[case("type=inline,mode=max", "has no settings")]
     #[case("r.example/c:1,r.example/c:1", "written twice")]
     #[case("r.example/C", "lower case")]
+    #[case("r.example/app:1", "over the image")]
+    #[case("r.example/app:cache", "over the image")]
     fn what_is_no_cache_to_leave(#[case] to: &str, #[case] said: &str) {
         let error = resolved(&[], &[to], "").expect_err("refused");
         assert!(error.contains(said) && error.contains(TO), "{error}");

@@ -163,7 +163,7 @@ pub fn resolve(
     }
     let by_variable = [names::YES, names::COSIGN_YES].into_iter().filter_map(|name| env.get_filled(name));
     let agreed = args.yes || by_variable.into_iter().any(|value| is_true(&value));
-    services.agreed = agreed;
+    (services.keyed, services.agreed) = (keys > 0, agreed);
     let public_log = public_log.filter(|_| keys > 0);
     if let Some(log) = public_log.as_ref().filter(|_| agreed) {
         notes.push(format!("the log {log} will show, {PUBLISHED_BY_KEY}"));

@@ -40,15 +40,12 @@ pub struct Evidence {
     pub logged: Vec<LogEntry>,
     /// RFC 3161 responses over the signature, DER.
     pub timestamps: Vec<Vec<u8>>,
-    /// A certificate of the key, DER, that its token holds. `.sig` layers carry it along, as cosign's do; verifiers that have
-    /// the key don't need it.
-    pub beside: Option<Vec<u8>>,
 }
 
 impl Evidence {
     /// Returns a signature that no log and no clock has seen.
     pub fn new(signature: Vec<u8>, material: Material) -> Self {
-        Self { signature, material, logged: Vec::new(), timestamps: Vec::new(), beside: None }
+        Self { signature, material, logged: Vec::new(), timestamps: Vec::new() }
     }
 
     /// Returns where logs have it; a trust root knows the addresses of logs.

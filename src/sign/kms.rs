@@ -222,8 +222,6 @@ struct Opened {
     backend: Box<dyn Backend>,
     public: PublicKey,
     hashing: Hashing,
-    /// The key's certificate, DER, where the key has one beside it.
-    certificate: Option<Vec<u8>>,
 }
 
 /// Signs with a key of a key service.
@@ -343,7 +341,7 @@ impl KmsKey {
 
 impl KmsSigner {
     async fn sign_checked(&self, message: &[u8]) -> Result<Vec<u8>, KmsError> {
-        let Opened { backend, public, hashing, .. } = &self.opened;
+        let Opened { backend, public, hashing } = &self.opened;
         let failed = |source: Fault| KmsError {
             service: self.service.to_owned(),
             action: format!("sign with `{}`", self.name),
@@ -380,7 +378,7 @@ impl Signer for KmsSigner {
     }
 
     fn use_hash(&mut self, hash: Hash) -> bool {
-        let Opened { backend, public, hashing, .. } = &mut self.opened;
+        let Opened { backend, public, hashing } = &mut self.opened;
         let wanted = match hash {
             Hash::Sha256 => Hashing::usual(public.kind()),
             Hash::OfCurve => Hashing::of_curve(public.kind()),
@@ -397,8 +395,7 @@ impl Signer for KmsSigner {
         let signature = step.end(self.sign_checked(&content.message()).await);
         let failed = |error| SignerError { signer: self.name.clone(), source: Box::new(error) };
         let hint = self.opened.public.hint();
-        let evidence = Evidence::new(signature.map_err(failed)?, Material::PublicKey { hint });
-        Ok(Evidence { beside: self.opened.certificate.clone(), ..evidence })
+        Ok(Evidence::new(signature.map_err(failed)?, Material::PublicKey { hint }))
     }
 }
 

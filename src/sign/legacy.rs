@@ -109,9 +109,6 @@ impl Layer {
             // Written also where it is empty, as cosign does.
             annotations
                 .insert(CHAIN.to_owned(), chain.iter().map(|der| pem_text("CERTIFICATE", der)).collect());
-        } else if let Some(certificate) = evidence.beside.as_ref().filter(|_| evidence.logged.is_empty()) {
-            // The log has the key; cosign 3 would look for the certificate there.
-            annotations.insert(CERTIFICATE.to_owned(), pem_text("CERTIFICATE", certificate));
         }
         if let Some(logged) = evidence.logged.iter().find_map(LogEntry::to_annotation) {
             annotations.insert(LOGGED.to_owned(), logged);

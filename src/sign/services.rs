@@ -95,6 +95,8 @@ pub struct ServicePlan {
     pub issuer_is_must: bool,
     /// Says who is trusted, and which services there are, where nothing else does.
     pub tuf: Option<TufRepository>,
+    /// Keys sign, beside an identity or alone.
+    pub keyed: bool,
     /// That a key's signatures become public was agreed to.
     pub agreed: bool,
 }

@@ -102,6 +102,9 @@ pub(super) fn keyless(error: &KeylessError) -> Option<String> {
 /// Returns what can be done about a TUF repository.
 pub(super) fn tuf(error: &TufError) -> &'static str {
     match error {
+        TufError::NothingKept { .. } => {
+            "run it once without `--offline`, or name a trust root with `--trusted-root FILE`"
+        }
         TufError::Unreachable { .. } => "check TUF_MIRROR, or name a trust root with `--trusted-root FILE`",
         _ => {
             "whoever runs it has to mend it; if it was set up anew, run `cosign initialize` with its new root, or name a trust root with `--trusted-root FILE`"

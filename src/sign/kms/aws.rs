@@ -159,7 +159,7 @@ struct ErrorAnswer {
 pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
     let mut kms = Kms::new(settings)?;
     match kms.public_key().await {
-        Ok((public, hashing)) => Ok(Opened { backend: Box::new(kms), public, hashing, certificate: None }),
+        Ok((public, hashing)) => Ok(Opened { backend: Box::new(kms), public, hashing }),
         Err(fault) => {
             let hint = kms.hint(&fault);
             Err((fault, hint))

@@ -208,7 +208,7 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
     let version = settings.key.version.clone().unwrap_or_default();
     let mut vault = Vault { http, settings, version, algorithm: "", token: Mutex::default() };
     match vault.public_key().await {
-        Ok((public, hashing)) => Ok(Opened { backend: Box::new(vault), public, hashing, certificate: None }),
+        Ok((public, hashing)) => Ok(Opened { backend: Box::new(vault), public, hashing }),
         Err(fault) => {
             let hint = vault.hint(&fault);
             Err((fault, hint))

@@ -166,7 +166,7 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
     let (endpoint, hashing) = (settings.endpoint, Hashing::Sha256);
     let mut kms = Kms { http, tokens, endpoint, version: String::new(), hashing };
     match kms.public_key(&settings.key).await {
-        Ok(public) => Ok(Opened { hashing: kms.hashing, backend: Box::new(kms), public, certificate: None }),
+        Ok(public) => Ok(Opened { hashing: kms.hashing, backend: Box::new(kms), public }),
         Err(fault) => {
             let hint = kms.hint(&fault);
             Err((fault, hint))

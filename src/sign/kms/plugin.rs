@@ -108,12 +108,9 @@ struct SignAnswer {
 pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
     let plugin = Plugin(settings);
     match plugin.public_key().await {
-        Ok(public) => Ok(Opened {
-            hashing: Hashing::usual(public.kind()),
-            public,
-            backend: Box::new(plugin),
-            certificate: None,
-        }),
+        Ok(public) => {
+            Ok(Opened { hashing: Hashing::usual(public.kind()), public, backend: Box::new(plugin) })
+        }
         Err(fault) => {
             let hint = plugin.hint(&fault);
             Err((fault, hint))

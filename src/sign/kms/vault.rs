@@ -146,12 +146,7 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
             return Err((fault, hint));
         }
     };
-    Ok(Opened {
-        hashing: Hashing::usual(public.kind()),
-        backend: Box::new(transit),
-        public,
-        certificate: None,
-    })
+    Ok(Opened { hashing: Hashing::usual(public.kind()), backend: Box::new(transit), public })
 }
 
 pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Option<String>)> {

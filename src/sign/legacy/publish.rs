@@ -56,9 +56,7 @@ impl Item<'_> {
         let blob = Bytes::from(envelope::encode(&claim.statement, &evidence.signature));
         // A timestamp would have to be of the whole envelope here, and of the signature in a bundle: one signature
         // serves both, so its time comes from the log.
-        // A certificate would make it another's than the key's here.
-        let bare = Evidence { timestamps: Vec::new(), beside: None, ..evidence.clone() };
-        let mut layer = Layer::new(&blob, &bare);
+        let mut layer = Layer::new(&blob, &Evidence { timestamps: Vec::new(), ..evidence.clone() });
         layer.media_type = ENVELOPE.to_owned();
         // The signature stands in the envelope.
         layer.annotations.insert(SIGNATURE.to_owned(), String::new());

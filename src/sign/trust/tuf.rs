@@ -65,6 +65,12 @@ pub enum TufError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Nobody is to be asked, and nothing of it was kept.
+    #[error("nothing of the TUF repository {mirror} was kept here")]
+    NothingKept {
+        /// Where it is.
+        mirror: String,
+    },
     /// What it serves is expired, older than what was seen before, or not signed by whom it should be.
     #[error("what the TUF repository {mirror} serves is not to be trusted")]
     Refused {
@@ -105,7 +111,8 @@ impl TufRepository {
     /// # Errors
     /// [`TufError`].
     pub async fn kept(&self) -> Result<Refreshed, TufError> {
-        self.instead("nobody is asked for a newer one".into()).await
+        let kept = self.instead("nobody is asked for a newer one".into()).await;
+        kept.map_err(|_| TufError::NothingKept { mirror: shown(&self.mirror) })
     }
 
     async fn instead(&self, unreachable: Box<dyn Error + Send + Sync>) -> Result<Refreshed, TufError> {

@@ -34,7 +34,7 @@ pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<St
         let public = applet::public_key(&mut hold(&mut card)?, slot)?;
         let card = Arc::new(Mutex::new(card));
         let backend = Box::new(SecurityKey { card, slot, pin, kind: public.kind() });
-        Ok(Opened { backend, public, hashing: Hashing::Sha256, certificate: None })
+        Ok(Opened { backend, public, hashing: Hashing::Sha256 })
     });
     found.join().await.map_err(|fault| {
         let hint = hint(&fault);

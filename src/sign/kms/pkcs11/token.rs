@@ -30,8 +30,8 @@ struct Token {
 
 pub(in super::super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
     let found = task::spawn_blocking(move || find(&settings)).join().await;
-    let (token, public, certificate) = found.map_err(|fault| (fault, None))?;
-    Ok(Opened { backend: Box::new(token), hashing: Hashing::Sha256, public, certificate })
+    let (token, public) = found.map_err(|fault| (fault, None))?;
+    Ok(Opened { backend: Box::new(token), hashing: Hashing::Sha256, public })
 }
 
 fn failed(call: &'static str) -> impl FnOnce(Error) -> Fault {
@@ -57,7 +57,7 @@ fn context(module: &Path) -> Result<Pkcs11, Fault> {
     Ok(context)
 }
 
-fn find(settings: &Settings) -> Result<(Token, PublicKey, Option<Vec<u8>>), Fault> {
+fn find(settings: &Settings) -> Result<(Token, PublicKey), Fault> {
     let Settings { key, module, pin, check_certificate } = settings;
     let context = context(module)?;
     let slot = slot(&context, key)?;
@@ -96,14 +96,13 @@ fn find(settings: &Settings) -> Result<(Token, PublicKey, Option<Vec<u8>>), Faul
         Fault::Unusable("its public half is not on the token; write it there, under the same name".to_owned())
     })?;
     let public = read(&session, *public)?;
-    let mut own = None;
     if *check_certificate {
         for certificate in named(ObjectClass::CERTIFICATE)? {
-            own = own.or(certificate_of(&session, certificate, &public)?);
+            belongs(&session, certificate, &public)?;
         }
     }
     let kind = public.kind();
-    Ok((Token { session: Arc::new(Mutex::new(session)), key: private, kind }, public, own))
+    Ok((Token { session: Arc::new(Mutex::new(session)), key: private, kind }, public))
 }
 
 fn slot(context: &Pkcs11, key: &Key) -> Result<Slot, Fault> {
@@ -163,12 +162,8 @@ fn read(session: &Session, object: ObjectHandle) -> Result<PublicKey, Fault> {
     Ok(PublicKey::from_spki(&spki)?)
 }
 
-/// Reads a certificate of the same name, if it is an X.509 one. It holds the same key, or verifiers would be led astray.
-fn certificate_of(
-    session: &Session,
-    certificate: ObjectHandle,
-    public: &PublicKey,
-) -> Result<Option<Vec<u8>>, Fault> {
+/// A certificate of the same name holds the same key, or verifiers would be led astray.
+fn belongs(session: &Session, certificate: ObjectHandle, public: &PublicKey) -> Result<(), Fault> {
     let wanted = [AttributeType::CertificateType, AttributeType::Value];
     let found = session.get_attributes(certificate, &wanted).map_err(failed("C_GetAttributeValue"))?;
     let x509 = found.contains(&Attribute::CertificateType(CertificateType::X_509));
@@ -183,7 +178,7 @@ fn certificate_of(
                     .to_owned(),
             ))
         }
-        der => Ok(der.filter(|_| x509)),
+        _ => Ok(()),
     }
 }
 
