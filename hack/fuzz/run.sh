@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes what reads the bytes of others, TIME seconds (30) for each target, beginning with the seeds; TARGETS names
 # some of them. What a target chokes on lies in hack/fuzz/artifacts. With a nightly toolchain the address sanitizer
-# watches; without one the stable compiler does without it.
+# watches; without one the stable compiler does without it. The first build takes a quarter of an hour on two cores.
 set -euo pipefail
 cd "$(dirname "$0")"
 
