@@ -53,6 +53,17 @@ fn plain_key(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("integration/fixtures/signing/keys/{name}.pem"))
 }
 
+/// Returns an image that nobody has signed, by its digest.
+fn unsigned(rig: &Rig, purpose: &str) -> String {
+    let (registry, name) = (rig.get("REGISTRY"), fresh(purpose));
+    let base = format!("{registry}/base:busybox");
+    let tag = format!("{registry}/{name}:1");
+    let copied = rig.command(rig.peer("crane")).args(["copy", "--insecure", &base, &tag]).output();
+    assert!(copied.expect("crane runs").status.success());
+    let digest = Seen::plain(rig).digest(&name, "1").expect("it was copied");
+    format!("{registry}/{name}@{digest}")
+}
+
 #[test]
 #[ignore = "needs the rig"]
 fn plain_keys_from_files_and_the_environment_sign_in_the_format_that_is_asked_for() {
@@ -169,13 +180,8 @@ fn a_key_is_made_in_a_secret() {
     };
     assert_eq!(shape("signing"), shape("cosigns"));
 
-    let (registry, name) = (rig.get("REGISTRY"), fresh("key-secret"));
-    let base = format!("{registry}/base:busybox");
-    let tag = format!("{registry}/{name}:1");
-    let copied = rig.command(rig.peer("crane")).args(["copy", "--insecure", &base, &tag]).output();
-    assert!(copied.expect("crane runs").status.success());
-    let digest = Seen::plain(&rig).digest(&name, "1").expect("it was copied");
-    let image = format!("{registry}/{name}@{digest}");
+    let registry = rig.get("REGISTRY");
+    let image = unsigned(&rig, "key-secret");
     tool.buildkit(&["sign", "--cosign-key", &reference, "--registry-http", registry, &image]).ok();
     let lines = [
         format!("cosign verify --key {reference} --insecure-ignore-tlog {image}"),
@@ -218,13 +224,8 @@ fn a_secrets_own_password_goes_before_the_variable_which_counts_without_it() {
     let rig = Rig::load();
     let space = rig.namespace("key-password");
     let tool = Tool::new(&rig, space.name());
-    let (registry, name) = (rig.get("REGISTRY"), fresh("key-password"));
-    let base = format!("{registry}/base:busybox");
-    let tag = format!("{registry}/{name}:1");
-    let copied = rig.command(rig.peer("crane")).args(["copy", "--insecure", &base, &tag]).output();
-    assert!(copied.expect("crane runs").status.success());
-    let digest = Seen::plain(&rig).digest(&name, "1").expect("it was copied");
-    let image = format!("{registry}/{name}@{digest}");
+    let registry = rig.get("REGISTRY");
+    let image = unsigned(&rig, "key-password");
     let with = |password: &str, arguments: &[&str]| {
         let mut command = tool.command("kubectl-buildkit", arguments);
         command.env("COSIGN_PASSWORD", password);

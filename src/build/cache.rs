@@ -29,25 +29,31 @@ pub enum CacheExport {
     },
 }
 
+impl CacheExport {
+    /// Returns its name, if it has one of its own.
+    pub fn name(&self) -> Option<&Reference> {
+        match self {
+            Self::Inline => None,
+            Self::Registry { to, .. } => Some(to),
+        }
+    }
+
+    /// Whether the build succeeds without it.
+    fn may_fail(&self) -> bool {
+        matches!(self, Self::Registry { settings, .. } if settings.get("ignore-error").is_some_and(|it| it == "true"))
+    }
+}
+
 impl Caches {
     /// Returns the repositories that have to take a cache, or the build fails.
     pub fn needed(&self) -> impl Iterator<Item = &Repository> {
-        self.to.iter().filter_map(|export| match export {
-            CacheExport::Registry { to, settings }
-                if settings.get("ignore-error").is_none_or(|ignored| ignored != "true") =>
-            {
-                Some(&to.repository)
-            }
-            _ => None,
-        })
+        let needed = self.to.iter().filter(|export| !export.may_fail());
+        needed.filter_map(CacheExport::name).map(|name| &name.repository)
     }
 
     /// Returns the repositories that a cache is written to.
     pub fn written(&self) -> impl Iterator<Item = &Repository> {
-        self.to.iter().filter_map(|export| match export {
-            CacheExport::Inline => None,
-            CacheExport::Registry { to, .. } => Some(&to.repository),
-        })
+        self.to.iter().filter_map(CacheExport::name).map(|name| &name.repository)
     }
 
     /// Returns all repositories that caches are in.
@@ -59,7 +65,7 @@ impl Caches {
     pub(super) fn imports(&self, share: Share<'_>, insecure_hosts: &[String]) -> Vec<CacheEntry> {
         let names = self.from.iter().flat_map(|from| {
             // What several builders left, one may have left before, too.
-            [Some(from.clone()), own(from, share)].into_iter().flatten()
+            [Some(from.clone()), own(from, share.joined)].into_iter().flatten()
         });
         names.map(|name| entry(&name, &BTreeMap::new(), insecure_hosts)).collect()
     }
@@ -69,7 +75,7 @@ impl Caches {
         let export = |export: &CacheExport| match export {
             CacheExport::Inline => CacheEntry { kind: "inline".to_owned(), attrs: BTreeMap::new() },
             CacheExport::Registry { to, settings } => {
-                entry(&own(to, share).unwrap_or_else(|| to.clone()), settings, insecure_hosts)
+                entry(&own(to, share.joined).unwrap_or_else(|| to.clone()), settings, insecure_hosts)
             }
         };
         self.to.iter().map(export).collect()
@@ -91,10 +97,10 @@ pub(super) fn json(imports: &[CacheEntry]) -> String {
     json!(imports).to_string()
 }
 
-/// Returns the name of a share's own cache where others build the rest, who would overwrite it: with the architecture of
-/// its builder behind the tag. A cache that is named by digest is nobody's own.
-fn own(name: &Reference, share: Share<'_>) -> Option<Reference> {
-    let (architecture, tag) = (share.joined?, name.tag.as_ref()?);
+/// Returns the name of a builder's own cache where others build the rest, who would overwrite it: with the builder's
+/// architecture behind the tag. A cache that is named by digest is nobody's own.
+pub fn own(name: &Reference, architecture: Option<&str>) -> Option<Reference> {
+    let (architecture, tag) = (architecture?, name.tag.as_ref()?);
     Some(Reference { tag: Some(format!("{tag}-{architecture}")), ..name.clone() })
 }
 

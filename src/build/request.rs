@@ -53,33 +53,32 @@ pub struct BuildRequest {
 impl BuildRequest {
     /// Returns the distinct repositories of the tags, in their order.
     pub fn repositories(&self) -> Vec<Repository> {
-        let mut repositories: Vec<Repository> = Vec::new();
-        for tag in &self.tags {
-            if !repositories.contains(&tag.repository) {
-                repositories.push(tag.repository.clone());
-            }
-        }
-        repositories
+        distinct(self.tagged())
     }
 
-    /// Returns the distinct repositories that the daemon itself calls for more than base images.
-    pub fn daemons(&self) -> Vec<Repository> {
-        let mut repositories = self.repositories();
-        for cache in self.caches.repositories() {
-            if !repositories.contains(cache) {
-                repositories.push(cache.clone());
-            }
-        }
-        repositories
+    /// Returns these and those that caches are in: all that the daemon itself calls for more than base images.
+    pub fn with_caches(&self) -> Vec<Repository> {
+        distinct(self.tagged().chain(self.caches.repositories()))
     }
 
     /// Returns the repositories that something is written to: those of the tags, and where signatures go.
     pub fn written_to(&self) -> Vec<Repository> {
-        let mut repositories = self.repositories();
-        let storage = self.signing.storage.clone();
-        repositories.extend(storage.filter(|storage| !repositories.contains(storage)));
-        repositories
+        distinct(self.tagged().chain(&self.signing.storage))
     }
+
+    fn tagged(&self) -> impl Iterator<Item = &Repository> {
+        self.tags.iter().map(|tag| &tag.repository)
+    }
+}
+
+fn distinct<'a>(all: impl Iterator<Item = &'a Repository>) -> Vec<Repository> {
+    let mut repositories: Vec<Repository> = Vec::new();
+    for repository in all {
+        if !repositories.contains(repository) {
+            repositories.push(repository.clone());
+        }
+    }
+    repositories
 }
 
 /// What the Dockerfile frontend is told (buildkit frontend/dockerui/config.go).

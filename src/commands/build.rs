@@ -215,7 +215,7 @@ async fn find(
     spec.image = image;
     let context = settings.request.context.to_string_lossy();
     let found = builder::find(connection, &spec, &context).await.map_err(Failure::cluster)?;
-    let repositories = settings.request.daemons();
+    let repositories = settings.request.with_caches();
     let hosts = settings.registry.for_repositories(&repositories);
     let Some(known) = found.registries() else {
         if matches!(found, Found::Absent) {

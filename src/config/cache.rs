@@ -2,7 +2,7 @@
 
 use super::attest::{boolean, fields};
 use super::misuse::Misuse;
-use crate::build::cache::{CacheExport, Caches};
+use crate::build::cache::{self, CacheExport, Caches};
 use crate::image::Platform;
 use crate::registry::{Reference, ReferenceError};
 use std::collections::BTreeMap;
@@ -30,16 +30,10 @@ pub(super) fn resolve(
     for text in to.iter().filter(|text| !text.is_empty()) {
         let invalid = |reason| Misuse::Value { name: TO.to_owned(), value: text.clone(), reason };
         for export in exports(text).map_err(invalid)? {
-            let name = |export: &CacheExport| match export {
-                CacheExport::Inline => None,
-                CacheExport::Registry { to, .. } => Some(to.clone()),
-            };
-            if caches.to.iter().any(|known| name(known) == name(&export)) {
+            if caches.to.iter().any(|known| known.name() == export.name()) {
                 return Err(invalid("it is written twice".to_owned()));
             }
-            if let CacheExport::Registry { to, .. } = &export
-                && tags.iter().any(|tag| is_over(to, tag, platforms))
-            {
+            if export.name().is_some_and(|name| is_over(name, tags, platforms)) {
                 return Err(invalid(
                     "it would be written over the image: give it a tag of its own".to_owned(),
                 ));
@@ -54,16 +48,11 @@ pub(super) fn resolve(
     Ok(caches)
 }
 
-/// Whether a cache would stand under a tag of the image's, as it is named or with a builder's architecture behind.
-fn is_over(to: &Reference, tag: &Reference, platforms: &[Platform]) -> bool {
-    let (Some(of_cache), Some(of_image)) = (&to.tag, &tag.tag) else { return false };
-    let rest = of_image.strip_prefix(of_cache.as_str());
-    let shared = |rest: &str| {
-        let architecture = rest.strip_prefix('-');
-        rest.is_empty()
-            || platforms.iter().any(|platform| Some(platform.architecture.as_str()) == architecture)
-    };
-    to.repository == tag.repository && rest.is_some_and(shared)
+/// Whether a cache would stand under a tag of the image's, under its own name or that which a builder of these platforms
+/// gives it.
+fn is_over(name: &Reference, tags: &[Reference], platforms: &[Platform]) -> bool {
+    let builders = platforms.iter().filter_map(|platform| cache::own(name, Some(&platform.architecture)));
+    std::iter::once(name.clone()).chain(builders).any(|name| tags.contains(&name))
 }
 
 fn imports(text: &str) -> Result<Vec<Reference>, String> {
