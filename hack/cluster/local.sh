@@ -35,11 +35,11 @@ in_netns() { nsenter --net="$NETNS_FILE" "$@"; }
 kubectl() { in_netns "$PEERS/kubectl" --kubeconfig "$STATE/admin.kubeconfig" "$@"; }
 
 # alive NAME: the recorded process runs. The start time tells it from another
-# process that got the same number later.
+# process that got the same number later; one that ended before it was noted has none.
 alive() {
   local pid started
   [[ -r $PIDS/$1.pid ]] && read -r pid started <"$PIDS/$1.pid" || return 1
-  [[ $(start_time "$pid") == "$started" ]]
+  [[ -n $started && $(start_time "$pid") == "$started" ]]
 }
 
 # start_time PID: in clock ticks since boot; empty when gone or a zombie.
