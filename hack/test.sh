@@ -27,13 +27,20 @@ set -m
 leave() {
   for job in $(jobs -p); do kill -- "-$job" 2>/dev/null || true; done
   wait
-  rm -r "$words"
+  local failed=0
   if [ -n "${CI:-}" ]; then
-    PROVIDER="$PROVIDER" hack/cluster/down.sh
+    if [ "$PROVIDER" = local ]; then
+      hack/cluster/test-down.sh "$words/before" || failed=1
+    else
+      PROVIDER="$PROVIDER" hack/cluster/down.sh
+    fi
     cargo clean --locked --quiet --package kubectl-build || true
     cargo clean --locked --quiet --package kubectl-build --release --target "$(rustc -vV | sed -n 's/^host: //p')" || true
   fi
+  rm -r "$words"
+  [ "$failed" = 0 ] || exit 1
 }
+hack/cluster/test-down.sh before "$words/before"
 trap leave EXIT
 
 # Two builds: the tests' own loads and links the libraries of tokens; the one that users get is static and cannot.
@@ -75,16 +82,15 @@ if [ "$built" != 0 ] || grep -q '^warning' "$words/binary"; then exit 1; fi
 KUBECTL_BUILD_BIN="$(hack/build-static.sh --print)"
 export KUBECTL_BUILD_BIN
 
-step "unit tests"
+step "the tests are built"
 cargo test --locked --no-run --lib --test '*' --features "$features" --quiet
-cargo test --locked --lib --features "$features"
 
 step "tests against real peers"
 wait "$rig"
 # shellcheck disable=SC1091
 source target/cluster/env
-# Lanes run at once, since most suites wait more than they work. What needs no node, and comes last in its lane, goes on
-# while the test that stops a kubelet, and so takes a node from everyone, runs alone.
+# Lanes run at once, since most suites wait more than they work; unit tests only work. What needs no node, and comes
+# last in its lane, goes on while the test that stops a kubelet, and so takes a node from everyone, runs alone.
 alone=with_its_kubelet_stopped_its_silence_is_told
 builds=(main_job cluster)
 waits=(interrupt multiarch)
@@ -102,6 +108,7 @@ suites() { # SUITE...
 # Keys on tokens are for the build that can load their library, which lies beside the tests.
 nodeless() {
   local failed=0
+  cargo test --locked --lib --features "$features" || failed=1
   suites "${first[@]}" || failed=1
   suites "${others[@]}" || failed=1
   (unset KUBECTL_BUILD_BIN && suites pkcs11) || failed=1

@@ -6,18 +6,34 @@
 mod peers;
 #[path = "support/registries.rs"]
 mod registries;
+#[path = "support/rig.rs"]
+mod rig;
 #[path = "matrix/row.rs"]
 mod row;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "the suites of the cluster use more of it, without a runtime"
+)]
+#[path = "support/running.rs"]
+mod running;
 #[path = "support/services.rs"]
 mod services;
 #[allow(dead_code, reason = "the suite of key services uses more of it")]
 #[path = "kms/support.rs"]
 mod support;
+#[allow(dead_code, unreachable_pub, reason = "the suites of the cluster use more of it")]
+#[path = "support/tool.rs"]
+mod tool;
 
 use row::{Outcome, Signer, check};
 use rstest::rstest;
+use running::Pty;
 use services::Services;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use support::Bench;
 
 const PIN: &str = "482915";
@@ -42,15 +58,15 @@ fn token() -> Bench {
     bench.set("LIB", library());
     let make = format!("softhsm2-util --init-token --free --label 'the token' --pin {PIN} --so-pin 573920");
     bench.shell("cosign 3", &make).ok();
-    for (id, label, options) in [
-        ("01", "EC-prime256v1", "EC -pkeyopt ec_paramgen_curve:P-256"),
-        ("02", "EC-secp384r1", "EC -pkeyopt ec_paramgen_curve:P-384"),
-        ("03", "rsa-2048", "RSA -pkeyopt rsa_keygen_bits:2048"),
-        ("04", "rsa-4096", "RSA -pkeyopt rsa_keygen_bits:4096"),
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/fixtures/signing/keys");
+    for (id, label, key) in [
+        ("01", "EC-prime256v1", "p256"),
+        ("02", "EC-secp384r1", "p384"),
+        ("03", "rsa-2048", "rsa2048"),
+        ("04", "rsa-4096", "rsa4096"),
     ] {
         let line = format!(
-            "openssl genpkey -algorithm {options} -out {id}.pem && \
-             openssl pkey -in {id}.pem -pubout -out {id}.pub && \
+            "cp {keys}/{key}-pkcs8.pem {id}.pem && openssl pkey -in {id}.pem -pubout -out {id}.pub && \
              softhsm2-util --import {id}.pem --token 'the token' --label {label} --id {id} --pin {PIN}"
         );
         bench.shell("cosign 3", &line).ok();
@@ -115,6 +131,47 @@ async fn cosign_accepts_what_softhsm_signs_and_refusals_are_told() {
     assert!(!bench.is_signed(&image).await);
     bench.set("COSIGN_PKCS11_IGNORE_CERTIFICATE", "1");
     bench.sign(&image, key).ok();
+}
+
+/// The question is the terminal's, which shows nothing of the answer; who has none is told how else to say it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn a_pin_that_nobody_said_is_asked_for_at_a_terminal() {
+    let mut bench = token();
+    bench.set("COSIGN_PKCS11_MODULE_PATH", library());
+    let key = "pkcs11:token=the%20token;object=rsa-2048";
+    let sign =
+        |image: &str| format!("kubectl-buildkit sign {image} --cosign-key '{key}' --progress plain -vv");
+    let image = bench.image("asked").await;
+    // Without a controlling terminal, whoever runs the tests.
+    bench
+        .shell("cosign 3", &format!("setsid --wait {}", sign(&image)))
+        .fails(2, &["it wants a PIN", "COSIGN_PKCS11_PIN", "pin-source=file:PATH"]);
+
+    let question = format!("PIN of the token for {key} (empty if it wants none): ");
+    let signed = format!("signed by {key} (");
+    for (answer, code, told) in
+        [("", 2, "it wants a PIN"), ("99887766", 2, "the PIN is wrong"), (PIN, 0, signed.as_str())]
+    {
+        assert!(!bench.is_signed(&image).await, "nobody has said the PIN yet");
+        let mut pty = Pty::start(bench.shell_command("cosign 3", &sign(&image)));
+        pty.until_said("question", |said| said.contains(&question).then_some(()));
+        pty.type_in(format!("{answer}\n").as_bytes());
+        assert_eq!(pty.ends(Instant::now(), Duration::from_secs(60)), code, "{}", pty.said());
+        pty.assert_in_order();
+        let said = pty.said();
+        assert!(said.contains(told), "{told:?} is not in:\n{said}");
+        assert!(answer.is_empty() || !said.contains(answer), "nobody else reads it:\n{said}");
+        assert!(code != 0 || said.contains("DEBUG"), "no log proves nothing:\n{said}");
+    }
+    bench.accept(&image, "03.pub");
+
+    // Who has said it is not asked.
+    bench.set("COSIGN_PKCS11_PIN", PIN);
+    let image = bench.image("unasked").await;
+    let mut pty = Pty::start(bench.shell_command("cosign 3", &sign(&image)));
+    assert_eq!(pty.ends(Instant::now(), Duration::from_secs(60)), 0, "{}", pty.said());
+    assert!(!pty.said().contains("PIN of the token"), "{}", pty.said());
 }
 
 #[cfg(feature = "piv")]

@@ -9,7 +9,7 @@ case ${PROVIDER:-local} in
   kind) exec "$HERE/kind.sh" down ;;
   *) die "PROVIDER is '$PROVIDER'; it can be local or kind" ;;
 esac
-. "$HERE/local.sh"
+for part in local emulation; do . "$HERE/$part.sh"; done
 ((EUID == 0)) || die "the local provider needs root: run it with sudo"
 
 if [[ ! -e $STATE && ! -e $NETNS_FILE && -z $(members) ]]; then
@@ -35,4 +35,9 @@ for tree in $(awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/mounts)
   if [[ -d $tree/$CGROUP ]]; then find "$tree/$CGROUP" -depth -type d -exec rmdir {} \; 2>/dev/null || true; fi
 done
 rm -rf "$STATE" "$TARGET"
+if [[ -z $(ls "$CACHE/clusters") ]]; then
+  emulation_down
+  if [[ -e $CACHE/clusters/.netns && -z $(ls /run/netns) ]]; then umount /run/netns; fi
+  rm -f "$CACHE/clusters/.netns"
+fi
 say "down"

@@ -1,7 +1,7 @@
 # QEMU for programs of other architectures, for every process of this machine:
 # the kernel's binfmt_misc opens the interpreter once, here (flag F), so pods and
-# RUN steps need not have it. Left in place by `down`: it is the machine's, not a
-# cluster's. Sourced by up.sh.
+# RUN steps need not have it. What the first cluster made of it the last one ends.
+# Sourced by up.sh and down.sh.
 # shellcheck shell=bash
 
 BINFMT=/proc/sys/fs/binfmt_misc
@@ -23,11 +23,24 @@ emulation_up() {
   local arch
   emulation_ready && return
   need_packages /usr/bin/qemu-aarch64-static=qemu-user-static
-  [[ -e $BINFMT/register ]] || mount -t binfmt_misc binfmt_misc "$BINFMT" ||
-    die "the kernel has no binfmt_misc: no QEMU for other architectures"
+  if [[ ! -e $BINFMT/register ]]; then
+    mount -t binfmt_misc binfmt_misc "$BINFMT" || die "the kernel has no binfmt_misc: no QEMU for other architectures"
+    touch "$CACHE/clusters/.binfmt"
+  fi
   for arch in "${EMULATED[@]}"; do
+    touch "$CACHE/clusters/.$arch"
     [[ ! -e $BINFMT/qemu-$arch ]] || echo -1 >"$BINFMT/qemu-$arch"
     printf '%s' ":qemu-$arch:M::${ELF_MAGIC[$arch]}:$ELF_MASK:/usr/bin/qemu-$arch-static:CF" >"$BINFMT/register"
   done
   emulation_ready || die "QEMU could not be registered with binfmt_misc"
+}
+
+emulation_down() {
+  local arch
+  for arch in "${EMULATED[@]}"; do
+    if [[ -e $CACHE/clusters/.$arch && -e $BINFMT/qemu-$arch ]]; then echo -1 >"$BINFMT/qemu-$arch"; fi
+    rm -f "$CACHE/clusters/.$arch"
+  done
+  if [[ -e $CACHE/clusters/.binfmt ]]; then umount "$BINFMT"; fi
+  rm -f "$CACHE/clusters/.binfmt"
 }

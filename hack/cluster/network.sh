@@ -4,6 +4,7 @@
 network_up() {
   if [[ ! -e $NETNS_FILE ]]; then
     say "making network namespace $NETNS"
+    mountpoint -q /run/netns || touch "$CACHE/clusters/.netns" # `ip` makes a mount of it, once
     ip netns add "$NETNS"
   fi
   in_netns bash -euo pipefail -s "$BRIDGE" "$SERVICE_CIDR" "$MAIN_IP" "${NODE_IP[@]}" <<'INSIDE'

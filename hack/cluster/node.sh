@@ -90,6 +90,8 @@ imageGCHighThresholdPercent: 100
 # Tests delete pods and wait for them.
 syncFrequency: 10s
 nodeStatusUpdateFrequency: 5s
+# Or that a node without its kubelet counts as lost, after 20 s (control.sh).
+nodeLeaseDurationSeconds: 16
 YAML
 }
 

@@ -4,6 +4,8 @@
 #   signal.sh SIGNAL kubelet NODE
 #   signal.sh SIGNAL containerd NODE
 #   signal.sh SIGNAL pod NAMESPACE POD   every process of the pod's containers
+#   signal.sh START kubelet NODE         starts one that was killed: it stays away
+#                                        until then
 #
 # A container's first process cannot be stopped from inside its own process
 # namespace, hence this way from the node.
@@ -11,11 +13,17 @@ set -euo pipefail
 SELF=signal
 . "$(dirname -- "$0")/lib.sh"
 . "$HERE/local.sh"
-(($# >= 3)) || die "want SIGNAL kubelet|containerd NODE, or SIGNAL pod NAMESPACE POD"
+(($# >= 3)) || die "want SIGNAL kubelet|containerd NODE, SIGNAL pod NAMESPACE POD, or START kubelet NODE"
 # shellcheck source=/dev/null
 . "$TARGET/env"
 signal=$1 what=$2
 
+local_start() {
+  . "$HERE/node.sh"
+  node_kubelet "$3"
+}
+
+kind_start() { docker exec "$3" systemctl start kubelet; }
 
 local_signal() {
   local pids node id pid
@@ -44,7 +52,11 @@ local_signal() {
 kind_signal() {
   local node id
   case $what in
-    kubelet | containerd) docker exec "$3" pkill "-$signal" -x "$what" ;;
+    kubelet | containerd)
+      docker exec "$3" pkill "-$signal" -x "$what"
+      # The node's systemd would have it back within a second.
+      [[ $signal-$what != KILL-kubelet ]] || docker exec "$3" systemctl stop kubelet
+      ;;
     pod)
       node=$("$PEERS/kubectl" -n "$3" get pod "$4" -o "jsonpath={.spec.nodeName}")
       for id in $(docker exec "$node" crictl ps -q --pod "$(docker exec "$node" crictl pods -q --namespace "$3" --name "^$4\$")"); do
@@ -55,4 +67,8 @@ kind_signal() {
   esac
 }
 
-"${CLUSTER_PROVIDER}_signal" "$@"
+case $signal-$what in
+  START-kubelet) "${CLUSTER_PROVIDER}_start" "$@" ;;
+  START-*) die "only a kubelet can be started" ;;
+  *) "${CLUSTER_PROVIDER}_signal" "$@" ;;
+esac

@@ -21,11 +21,6 @@ check() { # WHAT COMMAND...
     failed=$((failed + 1)) && echo "FAILED: $1"
   fi
 }
-none() { # COMMAND...: it says nothing
-  local said
-  said=$("$@" 2>/dev/null) || true
-  [[ -z $said ]] || { printf '%s\n' "$said" | head -n 5 >&2; return 1; }
-}
 is() { [[ $("${@:2}") == "$1" ]]; }
 up() { "$HERE/up.sh" >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2; return 1; }; }
 nodes_ready() {
@@ -35,22 +30,9 @@ all_alive() {
   local file
   for file in "$PIDS"/*.pid; do alive "$(basename "$file" .pid)" || return 1; done
 }
-# What of the machine must not change; rules without their counters.
-machine() {
-  iptables-save 2>/dev/null | sed -E '/^#/d; s/\[[0-9]+:[0-9]+\]//'
-  ip -o link | cut -d: -f2
-  cut -d' ' -f2 /proc/mounts | grep -v "^/run/netns/$NETNS\$" | sort
-}
 state_of() { sed 's/.*) //' "/proc/$1/stat" | cut -c1; }
-survivors() {
-  local pid started
-  while read -r pid started; do
-    [[ $(start_time "$pid") != "$started" ]] || tr '\0' ' ' <"/proc/$pid/cmdline"
-  done <"$work/members"
-}
-
 SECONDS=0
-machine >"$work/before"
+"$HERE/test-down.sh" before "$work/before"
 # A run that is killed when half of the daemons have started.
 setsid "$HERE/up.sh" >"$work/killed.log" 2>&1 &
 first=$!
@@ -76,16 +58,8 @@ check "up starts what was killed" up
 check "every daemon runs" all_alive
 check "both nodes are ready again" nodes_ready
 
-for pid in $(members); do echo "$pid $(start_time "$pid")"; done >"$work/members"
-check "there are processes to end" test "$(wc -l <"$work/members")" -gt 15
-check "down" "$HERE/down.sh"
-check "no process is left" none survivors
-check "no mount is left, in no namespace" none grep -lF "$STATE/" /proc/[0-9]*/mountinfo
-check "no network namespace is left" test ! -e "$NETNS_FILE"
-check "no cgroup is left" none find /sys/fs/cgroup -maxdepth 3 -name "$CGROUP"
-check "no state is left" test ! -e "$STATE" -a ! -e "$TARGET"
-machine >"$work/after"
-check "the machine's rules, interfaces and mounts are as before" diff "$work/before" "$work/after"
+check "there are processes to end" test "$(members | wc -l)" -gt 15
+check "down leaves nothing" "$HERE/test-down.sh" "$work/before"
 check "down again" "$HERE/down.sh"
 
 echo "$passed passed, $failed failed, $SECONDS s"

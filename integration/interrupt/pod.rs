@@ -4,7 +4,30 @@ use crate::rig::Rig;
 use crate::running::Running;
 use crate::tool::eventually;
 use crate::{BUILDER, NODES, Site, TOLD};
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// A node without a kubelet, until the value is dropped, also by a panic.
+struct Bereft<'a> {
+    site: &'a Site,
+    node: &'a str,
+}
+
+impl<'a> Bereft<'a> {
+    fn of_kubelet(site: &'a Site, node: &'a str) -> Self {
+        let bereft = Self { site, node };
+        site.signal(&["KILL", "kubelet", node]);
+        bereft
+    }
+}
+
+impl Drop for Bereft<'_> {
+    fn drop(&mut self) {
+        // Must not panic while a panic is under way; the next `make cluster` mends the node, too.
+        let mut command = Command::new(self.site.rig.get("CLUSTER_SIGNAL"));
+        let _best_effort = command.args(["START", "kubelet", self.node]).output();
+    }
+}
 
 #[test]
 #[ignore = "needs the rig"]
@@ -118,11 +141,22 @@ fn with_its_kubelet_stopped_its_silence_is_told() {
     let (pod, node) = site.pod();
     let what = ["kubelet", node.as_str()];
     let text = format!("pod {pod} on node {node} no longer answers");
+    let another = || Running::start(site.tool.command("kubectl-build", &["--builder", BUILDER, "quick"]));
     let fault = Instant::now();
     let stopped = site.stop(&what);
-    let second = Running::start(site.tool.command("kubectl-build", &["--builder", BUILDER, "quick"]));
+    let second = another();
     running.ends(fault, TOLD).fails(3, &[&text, "hint: "]);
     second.ends(fault, TOLD).fails(3, &[&text, "hint: "]);
+    drop(stopped);
+
+    // Killed it leaves no silence: the streams through it break, and nobody takes new ones. The pod lives on.
+    let running = site.asleep(&[]);
+    let fault = Instant::now();
+    let bereft = Bereft::of_kubelet(&site, &node);
+    let second = another();
+    let broken = format!("pod {pod} on node {node} can no longer be reached");
+    running.ends(fault, TOLD).fails(3, &[&broken, "hint: "]);
+    second.ends(fault, TOLD).fails(3, &[&text, "connection refused", "hint: "]);
 
     // Once the cluster has noticed, too, what it says of the node is told.
     let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
@@ -130,11 +164,14 @@ fn with_its_kubelet_stopped_its_silence_is_told() {
     eventually("the pod counts as not ready", Duration::from_secs(120), || {
         (ready() == "False").then_some(())
     });
-    let third = Running::start(site.tool.command("kubectl-build", &["--builder", BUILDER, "quick"]));
+    let third = another();
     let told = third.ends(Instant::now(), TOLD).fails(3, &["NodeNotReady", &pod, "hint: "]);
     assert!(told.contains(&format!("node {node} is not ready: Kubelet stopped posting")), "{told}");
-    drop(stopped);
+    drop(bereft);
     eventually("the pod is ready again", Duration::from_secs(60), || (ready() == "True").then_some(()));
+    let path = "jsonpath={.status.containerStatuses[0].restartCount}";
+    assert_eq!(site.space.kubectl(&["get", "pod", &pod, "-o", path]), "0", "the daemon lived on");
+    eventually("the daemon ends the steps", TOLD, || (site.sleepers() == 0).then_some(()));
     site.tool.build(&["--builder", BUILDER, "quick"]).ok();
 }
 

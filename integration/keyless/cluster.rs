@@ -141,6 +141,71 @@ fn a_build_signs_as_a_service_account_from_outside() {
     run(nobody).fails(1, &["there is no service account `nobody`", "kubectl get serviceaccounts"]);
 }
 
+/// A builder's own key signs beside whoever builds there, an identity too: a verifier can ask for both, and knows them
+/// apart by the annotation.
+#[test]
+#[ignore = "needs the rig"]
+fn a_builders_own_key_signs_beside_an_identity() {
+    let rig = Rig::load();
+    let space = rig.namespace("keyless-builder");
+    let bench = Bench::new(space.name(), "REGISTRY");
+    let reference = format!("k8s://{}/builder", space.name());
+    let mut generate = bench.tool.command("kubectl-buildkit", &["key", "generate", &reference]);
+    generate.env("COSIGN_PASSWORD", "pw");
+    run(generate).ok();
+    let host = bench.host();
+    bench.tool.buildkit(&["create", "vouching", "--registry-http", host, "--builder-key", &reference]).ok();
+    let tag = format!("{}:1", bench.image().repository);
+    let context = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/fixtures/hello");
+    let build = ["--builder", "vouching", "-t", &tag, "--push", "--metadata-file", "meta.json"];
+    let sign = ["--sign", "--keyless", "--service-account", "default"];
+    let mut command = bench.tool.command("kubectl-build", &[&build[..], &sign].concat());
+    // The key's password is the Secret's own.
+    command.args(bench.config_flags()).arg(context);
+    let ran = run(command);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let metadata = std::fs::read(bench.tool.home().join("meta.json")).expect("a file");
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).expect("JSON");
+    let signed = metadata["kubectl-build"]["signatures"].as_array().expect("signatures");
+    let mut signers: Vec<_> = signed.iter().filter_map(|one| one["signer"].as_str()).collect();
+    signers.sort_unstable();
+    let account = format!("the identity system:serviceaccount:{}:default", space.name());
+    assert_eq!(signers, [reference.as_str(), account.as_str()], "{metadata}");
+    assert!(signed.iter().all(|one| one["log"][0]["index"].is_u64()), "the log has both: {metadata}");
+
+    let root = bench.services.get("TRUSTED_ROOT");
+    let name = subject(space.name(), "default");
+    let by_key = ["--key", &reference, "--insecure-ignore-tlog=false"];
+    let by_identity = [
+        "--certificate-identity",
+        &name,
+        "--certificate-oidc-issuer",
+        bench.services.get("OIDC_ISSUER"),
+        "--insecure-ignore-sct",
+    ];
+    let verify = |by: &[&str], builder: &str| {
+        let annotation = format!("builder={builder}");
+        let asked = if builder.is_empty() { vec![] } else { vec!["-a", annotation.as_str()] };
+        let arguments = ["verify", "--registry-http", host, "--trusted-root", root];
+        bench.tool.buildkit(&[&arguments[..], by, &asked, &[tag.as_str()]].concat())
+    };
+    verify(&by_key, "vouching").ok();
+    verify(&by_key, "other").fails(12, &["its annotation builder is `vouching`, not `other`"]);
+    verify(&by_identity, "").ok();
+    verify(&by_identity, "vouching").fails(12, &["it has no annotation builder"]);
+
+    // One line for each signer; the key's asks for the builder.
+    let asks = |line: &str| line.contains(&reference) && line.contains(" -a builder=vouching");
+    assert!(ran.stderr.lines().any(asks), "{}", ran.stderr);
+    assert!(ran.stderr.contains(" --certificate-identity "), "{}", ran.stderr);
+    bench.verifies(&ran, "cosign 3");
+    for (builder, accepted) in [("builder=vouching", true), ("builder=other", false)] {
+        let flags = ["--key", &reference, "--trusted-root", root, "--allow-http-registry", "-a", builder];
+        let verified = bench.cosign("cosign", &flags, &tag);
+        assert_eq!(verified.code == 0, accepted, "{builder}: {}", verified.stderr);
+    }
+}
+
 /// CircleCI's own program makes the tokens there; this stands in for it, with a token of the cluster's.
 #[test]
 #[ignore = "needs the rig"]
@@ -229,27 +294,38 @@ fn a_pod_signs_with_its_projected_token() {
         !refused.status.success() && said.contains("--keyless") && said.contains("--cosign-key"),
         "{said}"
     );
-    let signed = sign("COSIGN_EXPERIMENTAL=1");
+    // It goes before what runs the pod: nobody answers there, nor is there a program of CircleCI's.
+    let ci = "COSIGN_EXPERIMENTAL=1 CIRCLECI=true ACTIONS_ID_TOKEN_REQUEST_URL=http://127.0.0.1:9/ \
+              ACTIONS_ID_TOKEN_REQUEST_TOKEN=t";
+    let signed = sign(ci);
     let said = text(&signed.stdout);
     assert!(signed.status.success(), "{said}");
-    assert!(said.contains("/var/run/sigstore/cosign/oidc-token"), "{said}");
+    assert!(said.contains("(the file /var/run/sigstore/cosign/oidc-token)"), "{said}");
+    // What the variable says goes before it, and is another account's.
+    let token = bench.cluster_token(space.name(), "default", "sigstore");
+    let ran = Ran::of(&sign(&format!("{ci} SIGSTORE_ID_TOKEN={token}")));
+    leaks_nothing(&ran, &[&token]);
+    let said = ran.ok();
+    assert!(said.contains("(SIGSTORE_ID_TOKEN)") && !said.contains("/oidc-token"), "{said}");
     assert_eq!(
         Seen::plain(&rig)
             .digest(tag.split('/').nth(1).and_then(|name| name.split(':').next()).expect("a name"), "pod")
             .as_ref(),
         Some(&image.digest)
     );
-    let name = subject(space.name(), "ci");
-    let flags = [
-        "--certificate-identity",
-        &name,
-        "--certificate-oidc-issuer",
-        bench.services.get("OIDC_ISSUER"),
-        "--trusted-root",
-        bench.services.get("TRUSTED_ROOT"),
-        "--insecure-ignore-sct",
-        "--allow-http-registry",
-    ];
-    let verified = bench.cosign("cosign", &flags, &tag);
-    assert_eq!(verified.code, 0, "{}", verified.stderr);
+    for account in ["ci", "default"] {
+        let name = subject(space.name(), account);
+        let flags = [
+            "--certificate-identity",
+            &name,
+            "--certificate-oidc-issuer",
+            bench.services.get("OIDC_ISSUER"),
+            "--trusted-root",
+            bench.services.get("TRUSTED_ROOT"),
+            "--insecure-ignore-sct",
+            "--allow-http-registry",
+        ];
+        let verified = bench.cosign("cosign", &flags, &tag);
+        assert_eq!(verified.code, 0, "{account}: {}", verified.stderr);
+    }
 }

@@ -65,3 +65,15 @@ fn an_identity_is_published_with_a_word_about_it() {
     assert!(words.contains("for everybody and for good: the identity that signs"), "{screen}");
     assert!(!words.contains("[y/N]") && words.contains("cannot be reached"), "{screen}");
 }
+
+/// A builder's own key is a key, too: opting in to an identity is no consent for it.
+#[test]
+#[ignore = "needs the rig"]
+fn a_builders_key_is_published_only_after_a_yes_too() {
+    let bench = Bench::new("default", "REGISTRY");
+    let (key, _) = bench.tool.key_pair("k", "");
+    let image = bench.image();
+    let more = ["--service-account", "default", "--builder-key", key.to_str().expect("UTF-8")];
+    run(sign(&bench, &image, &more)).fails(2, &["https://rekor.sigstore.dev", "--yes"]);
+    run(sign(&bench, &image, &[&more[..], &["--yes"]].concat())).fails(1, &["cannot be reached"]);
+}

@@ -106,3 +106,56 @@ async fn what_a_real_openbao_refuses_is_told_before_anything_is_written() {
     bench.sign(&image, "openbao://app").fails(2, &["BAO_ADDR is not set"]);
     assert!(!bench.is_signed(&image).await);
 }
+
+/// The root has a key of the same name, and the token is good in the namespace only.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the rig"]
+async fn a_key_in_a_namespace_of_a_real_openbao_signs_for_who_names_it() {
+    let server = OpenBao::start();
+    server.key("app", "ecdsa-p256");
+    server.bao(&["namespace", "create", "org"]);
+    server.bao(&["namespace", "create", "-namespace=org", "team"]);
+    server.bao(&["secrets", "enable", "-namespace=org/team", "transit"]);
+    server.bao(&["write", "-namespace=org/team", "-f", "transit/keys/app", "type=ecdsa-p256"]);
+    let mut bench = bench(&server);
+    let policy = bench.file("signer.hcl", r#"path "transit/*" { capabilities = ["read", "update"] }"#);
+    server.bao(&["policy", "write", "-namespace=org/team", "signer", &policy]);
+    let token = server.bao(&["token", "create", "-namespace=org/team", "-field=token", "-policy=signer"]);
+    let pem = |path: &str| {
+        let key = server.bao(&["read", "-format=json", path]);
+        let key: serde_json::Value = serde_json::from_str(&key).unwrap();
+        key["data"]["keys"]["1"]["public_key"].as_str().unwrap().to_owned()
+    };
+    let ours = bench.file("ours.pub", pem("org/team/transit/keys/app"));
+    let root = bench.file("root.pub", pem("transit/keys/app"));
+
+    bench.set("VAULT_TOKEN", &token);
+    bench.set("VAULT_NAMESPACE", "org/team");
+    let (image, signed) = bench.sign_and_verify("vault", "hashivault://app").await;
+    signed.never_says(&[&token]);
+    bench.verify(&image, "hashivault://app").ok();
+    bench.verify(&image, &ours).ok();
+    bench.accept(&image, &ours);
+    bench.verify(&image, &root).fails(12, &["it is not a signature of this key"]);
+    for name in ["VAULT_ADDR", "VAULT_TOKEN", "VAULT_NAMESPACE"] {
+        bench.unset(name);
+    }
+    bench.set("BAO_ADDR", &server.address);
+    bench.set("BAO_TOKEN", &token);
+    bench.set("BAO_NAMESPACE", "org/team/");
+    let image = bench.image("openbao").await;
+    bench.sign(&image, "openbao://app").ok().never_says(&[&token]);
+    bench.accept(&image, &ours);
+
+    let image = bench.image("elsewhere").await;
+    bench.set("BAO_NAMESPACE", "org/nowhere");
+    let told = &["OpenBao could not read the public key of `openbao://app`", "404", "BAO_NAMESPACE"];
+    bench.sign(&image, "openbao://app").fails(1, told).never_says(&[&token]);
+    bench.unset("BAO_NAMESPACE");
+    let told = &["OpenBao could not read the public key of `openbao://app`", "403", "permission denied"];
+    bench.sign(&image, "openbao://app").fails(1, told).never_says(&[&token]);
+    assert!(!bench.is_signed(&image).await);
+    bench.set("BAO_TOKEN", ROOT);
+    bench.sign(&image, "openbao://app").ok().never_says(&[ROOT]);
+    bench.accept(&image, &root);
+}

@@ -1,5 +1,6 @@
 //! Fakes of the APIs of Google Cloud KMS, Azure Key Vault, their token services, and GitLab: what their
-//! documentation says goes over the wire, with real keys behind it. They are no proof of what the clouds do.
+//! documentation says goes over the wire, with real keys behind it. They are no proof of what the clouds do. And a fake
+//! proxy, for addresses that the tool knows by heart.
 
 use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::encoding::AsDer as _;
@@ -18,13 +19,27 @@ use kubectl_build::task::{Task, spawn};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 /// What the fake's services take for a token.
 pub(crate) const TOKEN: &str = "ya29.access-token-of-the-fake";
 /// The one key of Google's.
 pub(crate) const GCP_KEY: &str = "projects/p/locations/l/keyRings/r/cryptoKeys/k";
+/// What the login of a person holds who may sign.
+pub(crate) const REFRESH_TOKEN: &str = "1//refresh-token-of-the-test";
+/// What the login of a person holds who may take on a service account, and nothing else.
+pub(crate) const DELEGATE_TOKEN: &str = "1//delegate-token-of-the-test";
+/// What gcloud shows beside either.
+pub(crate) const CLIENT_SECRET: &str = "client-secret-of-the-test";
+/// The audience of a workload that may sign itself.
+pub(crate) const DIRECT: &str = "//iam.googleapis.com/direct";
+/// What a workload shows to get its own token.
+pub(crate) const REQUEST_TOKEN: &str = "request-token-of-the-test";
 /// What an application shows to Entra.
 pub(crate) const AZURE_SECRET: &str = "azure~secret-of-the-test";
+/// What an app shows to the service of its identity.
+pub(crate) const APP_HEADER: &str = "identity-header-of-the-test";
 /// What a workload shows to any of them.
 pub(crate) const WORKLOAD_TOKEN: &str = "eyJ.workload-token.of-the-test";
 /// What GitLab takes.
@@ -61,6 +76,7 @@ struct Inner {
     made: Mutex<Vec<String>>,
     wrong: Mutex<Wrong>,
     seen: Mutex<Vec<String>>,
+    quota_projects: Mutex<Vec<String>>,
 }
 
 /// A running fake; it ends when dropped.
@@ -81,9 +97,10 @@ impl FakeCloud {
             made: Mutex::default(),
             wrong: Mutex::default(),
             seen: Mutex::default(),
+            quota_projects: Mutex::default(),
         });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&inner));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let task = spawn("fake-cloud", async move { axum::serve(listener, app).await.unwrap() });
         Self { host, inner, _task: task }
@@ -96,6 +113,13 @@ impl FakeCloud {
     /// Returns the calls so far, as `METHOD path`, and forgets them.
     pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.seen.lock().unwrap())
+    }
+
+    /// Returns the projects that calls to Google's KMS counted against since the last time, equal ones in a row once.
+    pub(crate) fn quota_projects(&self) -> Vec<String> {
+        let mut projects = std::mem::take(&mut *self.inner.quota_projects.lock().unwrap());
+        projects.dedup();
+        projects
     }
 
     /// Puts a text behind a path, percent-encoded as in the request.
@@ -123,6 +147,60 @@ impl FakeCloud {
             "private_key_id": "1", "token_uri": format!("http://{}/token", self.host),
         })
         .to_string()
+    }
+}
+
+/// Returns what `gcloud auth application-default login` writes: it names no address.
+pub(crate) fn google_login(refresh_token: &str) -> Value {
+    json!({
+        "account": "", "client_id": "client", "client_secret": CLIENT_SECRET, "refresh_token": refresh_token,
+        "type": "authorized_user", "universe_domain": "googleapis.com",
+    })
+}
+
+/// A fake proxy: it opens tunnels to one place only, whatever host it is asked for.
+pub(crate) struct FakeTunnel {
+    pub(crate) url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    _task: Task<()>,
+}
+
+impl FakeTunnel {
+    /// Starts one to a server at `host:port`.
+    pub(crate) async fn start(to: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::default();
+        let (to, noted) = (to.to_owned(), Arc::clone(&asked));
+        let task = spawn("fake-tunnel", async move {
+            let mut tunnels = tokio::task::JoinSet::new();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                tunnels.spawn(tunnel(client, to.clone(), Arc::clone(&noted)));
+            }
+        });
+        Self { url, asked, _task: task }
+    }
+
+    /// Returns the hosts that it was asked for so far, those in a row once, and forgets them.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        asked.dedup();
+        asked
+    }
+}
+
+async fn tunnel(client: TcpStream, to: String, asked: Arc<Mutex<Vec<String>>>) {
+    let (mut client, mut head) = (BufReader::new(client), String::new());
+    while !head.ends_with("\r\n\r\n") {
+        if client.read_line(&mut head).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    asked.lock().unwrap().push(head.split(' ').nth(1).unwrap_or_default().to_owned());
+    let Ok(mut server) = TcpStream::connect(to).await else { return };
+    if client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.is_ok() {
+        let _closed = tokio::io::copy_bidirectional(&mut client, &mut server).await;
     }
 }
 
@@ -168,7 +246,11 @@ async fn answer(
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the service is down");
     }
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if path.starts_with("/v1/projects/") {
+        inner.quota_projects.lock().unwrap().push(header("x-goog-user-project").to_owned());
+    }
     let form: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
+    let field = |name: &str| form.get(name).map_or("", String::as_str);
     let granted =
         |token: &str| json!({ "access_token": token, "expires_in": 3600 }).to_string().into_response();
     let denied = |error: &str| {
@@ -176,7 +258,19 @@ async fn answer(
         (StatusCode::UNAUTHORIZED, body.to_string()).into_response()
     };
     match (method.as_str(), path.as_str()) {
-        ("POST", "/token") => match is_signed(&inner, form.get("assertion").map_or("", String::as_str)) {
+        ("POST", "/token") if field("grant_type") == "refresh_token" => {
+            let client = (field("client_id"), field("client_secret"));
+            match field("refresh_token") {
+                REFRESH_TOKEN if client == ("client", CLIENT_SECRET) => granted(TOKEN),
+                DELEGATE_TOKEN if client == ("client", CLIENT_SECRET) => granted("federated"),
+                _ => {
+                    let told = "Token has been expired or revoked.";
+                    let body = json!({ "error": "invalid_grant", "error_description": told });
+                    (StatusCode::BAD_REQUEST, body.to_string()).into_response()
+                }
+            }
+        }
+        ("POST", "/token") => match is_signed(&inner, field("assertion")) {
             true => granted(TOKEN),
             false => denied("invalid_grant"),
         },
@@ -185,21 +279,32 @@ async fn answer(
         {
             granted(TOKEN)
         }
-        ("POST", "/sts") => match form.get("subject_token").map(String::as_str) == Some(WORKLOAD_TOKEN) {
-            true => granted("federated"),
-            false => denied("invalid_grant"),
+        ("GET", "/workload-token") if header("authorization") == format!("bearer {REQUEST_TOKEN}") => {
+            json!({ "count": 1, "value": WORKLOAD_TOKEN }).to_string().into_response()
+        }
+        ("POST", "/sts") => match (field("subject_token"), field("audience")) {
+            (WORKLOAD_TOKEN, DIRECT) => granted(TOKEN),
+            (WORKLOAD_TOKEN, _) => granted("federated"),
+            _ => denied("invalid_grant"),
         },
         ("POST", "/impersonate") if header("authorization") == "Bearer federated" => {
             json!({ "accessToken": TOKEN, "expireTime": "2099-01-01T00:00:00Z" }).to_string().into_response()
         }
+        ("POST", "/impersonate") => {
+            let told = "Permission 'iam.serviceAccounts.getAccessToken' denied on resource";
+            refuse(StatusCode::FORBIDDEN, "PERMISSION_DENIED", told)
+        }
         ("POST", "/tenant/oauth2/v2.0/token") => {
             let proof = form.get("client_secret").or_else(|| form.get("client_assertion"));
             let known = proof.is_some_and(|proof| proof == AZURE_SECRET || proof == WORKLOAD_TOKEN);
-            let scoped = form.get("scope").map(String::as_str) == Some("https://vault.azure.net/.default");
+            let scoped = field("scope") == "https://vault.azure.net/.default";
             if known && scoped { granted(TOKEN) } else { denied("invalid_client") }
         }
         ("GET", "/metadata/identity/oauth2/token") if header("metadata") == "true" => {
-            json!({ "access_token": TOKEN, "expires_in": "3600" }).to_string().into_response()
+            managed(uri.query(), "2018-02-01", json!({ "access_token": TOKEN, "expires_in": "3600" }))
+        }
+        ("GET", "/msi/token") if header("x-identity-header") == APP_HEADER => {
+            managed(uri.query(), "2019-08-01", json!({ "access_token": TOKEN, "expires_on": "4070908800" }))
         }
         (_, path) if path.starts_with("/api/v4/") || path.ends_with(".key") => {
             let gitlab = path.starts_with("/api/");
@@ -226,6 +331,19 @@ async fn answer(
         (method, path) if path.starts_with("/keys/") => azure(&inner, wrong, (method, path), &body),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// A token of an identity that Azure manages: the one that is there anyway, or the one of the client `client`.
+fn managed(query: Option<&str>, version: &str, token: Value) -> Response {
+    let query = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let query: BTreeMap<String, String> = query.into_owned().collect();
+    let asked = |name: &str| query.get(name).map_or("", String::as_str);
+    let fits = asked("api-version") == version && asked("resource") == "https://vault.azure.net";
+    if fits && ["", "client"].contains(&asked("client_id")) {
+        return token.to_string().into_response();
+    }
+    let body = json!({ "error": "invalid_request", "error_description": "Identity not found" });
+    (StatusCode::BAD_REQUEST, body.to_string()).into_response()
 }
 
 fn is_signed(inner: &Inner, assertion: &str) -> bool {

@@ -189,11 +189,14 @@ impl Ran {
 #[track_caller]
 pub fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
+    // A look often is a process: many of them would slow down what they wait for.
+    let mut pause = Duration::from_millis(50);
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(Instant::now() < end, "not within {} s: {what}", limit.as_secs());
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(400));
     }
 }

@@ -43,21 +43,25 @@ impl Signing {
     pub async fn prepare(self, events: &Events) -> Result<Ready, PreflightError> {
         let Self { keys, builders, identity, services: mut plan, http, formats: wish, formats_explicit } =
             self;
-        let keyed = plan.keyed || builders.is_some();
+        let vouched = builders.is_some();
         let services = async {
             let Some(http) = &http else { return Ok((Services::default(), wish, None)) };
             let told = plan.public_log().is_some();
+            // Who was asked about keys was not asked about a builder's, which nobody knew then.
+            let keyed = (plan.keyed || vouched) && !(told && plan.keyed);
+            let agreed = |plan: &ServicePlan| match plan.public_log().filter(|_| keyed && !plan.agreed) {
+                Some(log) => Err(PreflightError::Unagreed(log.to_string())),
+                None => Ok(()),
+            };
+            agreed(&plan)?;
             if let Some(line) = plan.refresh(http).await.map_err(KeylessError::from)? {
                 events.note(line);
             }
-            // One that nobody named before.
-            if let Some(log) = plan.public_log().filter(|_| !told) {
-                if keyed && !plan.agreed {
-                    return Err(PreflightError::Unagreed(log.to_string()));
-                }
+            agreed(&plan)?;
+            if let Some(log) = plan.public_log() {
                 let shows = [
                     keyed.then_some(sign::PUBLISHED_BY_KEY),
-                    identity.as_ref().map(|_| sign::PUBLISHED_BY_IDENTITY),
+                    identity.as_ref().filter(|_| !told).map(|_| sign::PUBLISHED_BY_IDENTITY),
                 ];
                 for shows in shows.into_iter().flatten() {
                     events.note(format!("the log {log} will show, {shows}"));

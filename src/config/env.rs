@@ -192,6 +192,8 @@ pub mod names {
     pub const AWS_TLS_INSECURE_SKIP_VERIFY: &str = "AWS_TLS_INSECURE_SKIP_VERIFY";
     /// Google: credentials file.
     pub const GOOGLE_APPLICATION_CREDENTIALS: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+    /// Google: the project whose quota calls count against.
+    pub const GOOGLE_CLOUD_QUOTA_PROJECT: &str = "GOOGLE_CLOUD_QUOTA_PROJECT";
     /// Google: gcloud's folder.
     pub const CLOUDSDK_CONFIG: &str = "CLOUDSDK_CONFIG";
     /// Google: where the machine is asked.

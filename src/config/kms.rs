@@ -187,7 +187,8 @@ impl Reader<'_> {
         let credentials = self.google()?;
         let endpoint = self.env.get_filled(names::CLOUDKMS_ENDPOINT);
         let endpoint = self.url(names::CLOUDKMS_ENDPOINT, endpoint.as_deref().unwrap_or(gcp::ENDPOINT))?;
-        Ok(gcp::Settings { key, endpoint, credentials, http: services::http(self.env) })
+        let quota_project = self.env.get_filled(names::GOOGLE_CLOUD_QUOTA_PROJECT);
+        Ok(gcp::Settings { key, endpoint, credentials, quota_project, http: services::http(self.env) })
     }
 
     fn azure(&self, key: azure::Key) -> Result<azure::Settings, Misuse> {

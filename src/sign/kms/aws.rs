@@ -12,7 +12,7 @@ use crate::sign::key::{KeyKind, PublicKey};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use credentials::Chain;
+use credentials::{ASSUMING, Chain};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -213,7 +213,7 @@ impl Kms {
             let fault = "no region is known for the key".to_owned();
             (Fault::Credentials(fault), Some("set AWS_REGION, or name the key by its ARN".to_owned()))
         })?;
-        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let domain = credentials::domain_of(&region);
         let url = match (&settings.key.host, settings.endpoint) {
             (Some(host), _) => endpoint(host),
             (None, Some(url)) => Some(url),
@@ -367,6 +367,9 @@ impl Backend for Kms {
         };
         let has = |word: &str| said.contains(word);
         let hint = match status {
+            _ if said.starts_with(ASSUMING) && has("AccessDenied") => {
+                "the role's trust policy must name the caller (with a pod's token: its issuer, audience and subject)"
+            }
             _ if has("AccessDenied") || has("not authorized") => {
                 "the caller needs the permissions kms:GetPublicKey and kms:Sign on this key"
             }

@@ -1,7 +1,7 @@
 //! Azure Key Vault over its REST API.
 
 use super::{Backend, Fault, Hashing, Opened, der, one_line};
-use crate::sign::http::{Answer, Http, HttpOptions, Limits, Request};
+use crate::sign::http::{Answer, Http, HttpError, HttpOptions, Limits, Request};
 use crate::sign::key::{KeyKind, PublicKey};
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -20,6 +20,7 @@ use url::Url;
 /// The name of the service in messages.
 pub const SERVICE: &str = "Azure Key Vault";
 const LOGIN: &str = "Microsoft Entra ID";
+const MANAGED: &str = "the managed identity service";
 const VERSION: &str = "7.4";
 const MARGIN: Duration = Duration::from_secs(120);
 const METADATA: Duration = Duration::from_secs(5);
@@ -171,14 +172,24 @@ struct SignAnswer {
 struct Granted {
     access_token: SecretString,
     expires_in: Option<Seconds>,
+    expires_on: Option<Seconds>,
 }
 
-/// Entra writes a number, managed identities write text.
+/// Entra writes a number, managed identities write text; those of App Service say only when it ends, since 1970.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Seconds {
     Number(u64),
     Text(String),
+}
+
+impl Seconds {
+    fn number(&self) -> u64 {
+        match self {
+            Self::Number(seconds) => *seconds,
+            Self::Text(text) => text.parse().unwrap_or_default(),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -313,12 +324,10 @@ impl Vault {
         if let Some((token, _)) = kept.as_ref().filter(|(_, until)| *until > Instant::now()) {
             return Ok(token.clone());
         }
-        let Granted { access_token, expires_in } = self.log_in().await?;
-        let lasts = match expires_in {
-            Some(Seconds::Number(seconds)) => seconds,
-            Some(Seconds::Text(text)) => text.parse().unwrap_or_default(),
-            None => 0,
-        };
+        let Granted { access_token, expires_in, expires_on } = self.log_in().await?;
+        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
+        let until = expires_on.map(|seconds| seconds.number().saturating_sub(now));
+        let lasts = expires_in.map(|seconds| seconds.number()).or(until).unwrap_or_default();
         let until = Instant::now() + Duration::from_secs(lasts).saturating_sub(MARGIN);
         *kept = Some((access_token.clone(), until));
         Ok(access_token)
@@ -353,7 +362,7 @@ impl Vault {
                 }
                 let request =
                     Request::get(url).secret_header(HeaderName::from_static(header), value).direct();
-                let sent = self.http.send("the managed identity service", request, Limits::within(METADATA));
+                let sent = self.http.send(MANAGED, request, Limits::within(METADATA));
                 match sent.await {
                     Ok(answer) if answer.is_success() => Ok(answer.json()?),
                     Ok(answer) => Err(login_refusal(&answer)),
@@ -406,15 +415,18 @@ impl Backend for Vault {
     }
 
     fn hint(&self, fault: &Fault) -> Option<String> {
-        let Fault::Http(error) = fault else { return None };
-        let hint = match error.status() {
-            Some(StatusCode::FORBIDDEN) => {
+        let Fault::Http(HttpError::Refused { place, status, .. }) = fault else { return None };
+        let hint = match *status {
+            _ if place.service == MANAGED => {
+                "give this machine or app an identity, or name one that it has with AZURE_CLIENT_ID"
+            }
+            StatusCode::FORBIDDEN => {
                 "the caller needs the key permissions `get` and `sign` (with RBAC: the role `Key Vault Crypto User`)"
             }
-            Some(StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST) => {
+            StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST => {
                 "check AZURE_TENANT_ID, AZURE_CLIENT_ID and the secret or token file"
             }
-            Some(StatusCode::NOT_FOUND) => "check the vault's host, the key's name and its version",
+            StatusCode::NOT_FOUND => "check the vault's host, the key's name and its version",
             _ => return None,
         };
         Some(hint.to_owned())

@@ -6,12 +6,12 @@ pub use token::Credentials;
 pub(in crate::sign) use token::{PLATFORM_SCOPE, Tokens};
 
 use super::{Backend, Fault, Hashing, Opened, one_line};
-use crate::sign::http::{Answer, Http, HttpOptions, Limits, Request};
+use crate::sign::http::{Answer, Http, HttpError, HttpOptions, Limits, Request};
 use crate::sign::key::{KeyKind, PublicKey};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -84,6 +84,8 @@ pub struct Settings {
     pub endpoint: Url,
     /// Who we are.
     pub credentials: Credentials,
+    /// `GOOGLE_CLOUD_QUOTA_PROJECT`: the project whose quota calls count against, instead of the credentials' own.
+    pub quota_project: Option<String>,
     /// Trust and proxies.
     pub http: HttpOptions,
 }
@@ -92,6 +94,7 @@ struct Kms {
     http: Http,
     tokens: Tokens,
     endpoint: Url,
+    quota_project: Option<String>,
     /// The resource name of the version.
     version: String,
     hashing: Hashing,
@@ -161,11 +164,9 @@ struct ErrorBody {
 }
 
 pub(super) async fn open(settings: Settings) -> Result<Opened, (Fault, Option<String>)> {
-    let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
-    let tokens = Tokens::new(settings.credentials, SCOPE, http.clone());
-    let (endpoint, hashing) = (settings.endpoint, Hashing::Sha256);
-    let mut kms = Kms { http, tokens, endpoint, version: String::new(), hashing };
-    match kms.public_key(&settings.key).await {
+    let key = settings.key.clone();
+    let mut kms = Kms::new(settings).map_err(|fault| (fault, None))?;
+    match kms.public_key(&key).await {
         Ok(public) => Ok(Opened { hashing: kms.hashing, backend: Box::new(kms), public }),
         Err(fault) => {
             let hint = kms.hint(&fault);
@@ -179,11 +180,9 @@ pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Opti
         let fault = "a new key makes its first version itself".to_owned();
         return Err((Fault::Unusable(fault), Some("leave the version out of the reference".to_owned())));
     }
-    let http = Http::new(&settings.http).map_err(|error| (error.into(), None))?;
-    let tokens = Tokens::new(settings.credentials, SCOPE, http.clone());
-    let (endpoint, hashing) = (settings.endpoint, Hashing::Sha256);
-    let mut kms = Kms { http, tokens, endpoint, version: String::new(), hashing };
-    match kms.create(&settings.key).await {
+    let key = settings.key.clone();
+    let mut kms = Kms::new(settings).map_err(|fault| (fault, None))?;
+    match kms.create(&key).await {
         Ok(public) => Ok(public),
         Err(fault) => {
             let hint = match fault.status() {
@@ -201,6 +200,14 @@ pub(super) async fn create(settings: Settings) -> Result<PublicKey, (Fault, Opti
 }
 
 impl Kms {
+    fn new(settings: Settings) -> Result<Self, Fault> {
+        let Settings { credentials, endpoint, quota_project, http, .. } = settings;
+        let http = Http::new(&http)?;
+        let quota_project = quota_project.or_else(|| credentials.quota_project());
+        let tokens = Tokens::new(credentials, SCOPE, http.clone());
+        Ok(Self { http, tokens, endpoint, quota_project, version: String::new(), hashing: Hashing::Sha256 })
+    }
+
     /// Makes a key and, where there is none of that name, its key ring, as cosign does.
     async fn create(&mut self, key: &Key) -> Result<PublicKey, Fault> {
         let parts: Vec<&str> = key.name.split('/').collect();
@@ -293,7 +300,11 @@ impl Kms {
     }
 
     async fn call<T: DeserializeOwned>(&self, request: Request) -> Result<T, Fault> {
-        let request = self.tokens.authorise(request).await?;
+        let mut request = self.tokens.authorise(request).await?;
+        // Without it a person's calls count against gcloud's own project, where KMS is not enabled.
+        if let Some(Ok(project)) = self.quota_project.as_deref().map(HeaderValue::from_str) {
+            request = request.header(HeaderName::from_static("x-goog-user-project"), project);
+        }
         let answer: Answer = self.http.send(SERVICE, request, Limits::default()).await?;
         if answer.is_success() {
             return Ok(answer.json()?);
@@ -339,15 +350,20 @@ impl Backend for Kms {
     }
 
     fn hint(&self, fault: &Fault) -> Option<String> {
-        let Fault::Http(error) = fault else { return None };
-        let hint = match error.status()? {
+        const LOG_IN: &str =
+            "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS";
+        let Fault::Http(HttpError::Refused { place, status, .. }) = fault else { return None };
+        let hint = match *status {
+            StatusCode::BAD_REQUEST if place.service == token::SERVICE => LOG_IN,
+            StatusCode::FORBIDDEN if place.service == token::SERVICE => {
+                "the caller needs iam.serviceAccounts.getAccessToken on the service account: the role \
+                 roles/iam.serviceAccountTokenCreator"
+            }
             StatusCode::FORBIDDEN => {
                 "the caller needs cloudkms.cryptoKeyVersions.viewPublicKey, .useToSign and, without a version in the \
                  reference, .list: the roles roles/cloudkms.signerVerifier and roles/cloudkms.viewer"
             }
-            StatusCode::UNAUTHORIZED => {
-                "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS"
-            }
+            StatusCode::UNAUTHORIZED => LOG_IN,
             StatusCode::NOT_FOUND => "check project, location, key ring, key and version",
             _ => return None,
         };

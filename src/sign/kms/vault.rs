@@ -276,6 +276,9 @@ impl Backend for Transit {
         let Fault::Http(error) = fault else { return None };
         let Settings { key: Key { product, name }, mount, .. } = &self.settings;
         Some(match error.status() {
+            Some(StatusCode::NOT_FOUND) if error.to_string().contains("namespace not found") => {
+                "check the namespace (VAULT_NAMESPACE, BAO_NAMESPACE)".to_owned()
+            }
             Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => format!(
                 "the token must be valid and its policy allow `read` on `{mount}/keys/{name}` and `update` on \
                  `{mount}/sign/{name}` and `{mount}/sign/{name}/*`"

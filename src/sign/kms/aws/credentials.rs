@@ -4,7 +4,7 @@ use super::profile::Profiles;
 use super::{Fault, one_line, sigv4};
 use crate::sign::http::{Answer, Http, Limits, Request};
 use aws_lc_rs::digest;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -23,6 +23,8 @@ const METADATA: Duration = Duration::from_secs(2);
 const PROCESS: Duration = Duration::from_secs(60);
 /// How many roles may be assumed one after the other.
 const ROLES: usize = 5;
+/// How refusals of roles begin.
+pub(super) const ASSUMING: &str = "assuming ";
 
 /// Keys that sign requests.
 #[derive(Clone)]
@@ -300,7 +302,7 @@ impl Chain {
     }
 
     fn sts(&self) -> Url {
-        let domain = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let domain = domain_of(&self.region);
         self.sources.sts.clone().unwrap_or_else(|| {
             let regional = format!("https://sts.{}.{domain}/", self.region);
             regional.parse().unwrap_or_else(|_| "https://sts.amazonaws.com/".parse().expect("a URL"))
@@ -387,7 +389,7 @@ impl Chain {
             return Err(log_in());
         }
         let region = get("sso_region").unwrap_or(&self.region);
-        let url = format!("https://portal.sso.{region}.amazonaws.com/federation/credentials");
+        let url = format!("https://portal.sso.{region}.{}/federation/credentials", domain_of(region));
         let parameters = [("role_name", get("sso_role_name")), ("account_id", get("sso_account_id"))];
         let parameters = parameters.map(|(name, value)| (name, value.unwrap_or_default()));
         let url = Url::parse_with_params(&url, parameters).map_err(|_| log_in())?;
@@ -395,7 +397,12 @@ impl Chain {
         let request = Request::get(url).secret_header(bearer, token.access_token.expose_secret());
         let answer = self.http.send("AWS single sign-on", request, Limits::default()).await?;
         if !answer.is_success() {
-            return Err(answer.refused("log in again with `aws sso login`").into());
+            let said = match answer.status {
+                StatusCode::UNAUTHORIZED => "log in again with `aws sso login`",
+                StatusCode::FORBIDDEN => "the login has no such role in this account",
+                _ => "",
+            };
+            return Err(answer.refused(said).into());
         }
         let SsoAnswer { role_credentials: keys } = answer.json()?;
         let expires = Timestamp::from_millisecond(keys.expiration).ok();
@@ -457,6 +464,11 @@ fn of_json(keys: JsonKeys) -> Keys {
         .until(keys.expiration.as_deref())
 }
 
+/// Returns where the services of a region have their names.
+pub(super) fn domain_of(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
+}
+
 /// STS speaks XML; its keys hold nothing that XML escapes.
 fn keys_of_sts(answer: &Answer, role: &str) -> Result<Keys, Fault> {
     let text = String::from_utf8_lossy(&answer.body);
@@ -466,7 +478,7 @@ fn keys_of_sts(answer: &Answer, role: &str) -> Result<Keys, Fault> {
     };
     if !answer.is_success() {
         let said = format!(
-            "assuming {role}: {}: {}",
+            "{ASSUMING}{role}: {}: {}",
             field("Code").unwrap_or_default(),
             one_line(field("Message").unwrap_or_default())
         );

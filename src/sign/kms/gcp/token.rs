@@ -22,7 +22,7 @@ pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";
 /// Impersonation and other clouds' identities are granted by the wider scope only.
 pub(in crate::sign) const PLATFORM_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
-const SERVICE: &str = "Google's token service";
+pub(super) const SERVICE: &str = "Google's token service";
 const METADATA: Duration = Duration::from_secs(3);
 const MARGIN: Duration = Duration::from_secs(60);
 
@@ -33,6 +33,18 @@ pub enum Credentials {
     File(SecretString, String),
     /// The metadata server at this `host[:port]`.
     Metadata(String),
+}
+
+impl Credentials {
+    /// Returns the project that a person's login names for what its calls cost.
+    pub(super) fn quota_project(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Quota {
+            quota_project_id: Option<String>,
+        }
+        let Self::File(text, _) = self else { return None };
+        serde_json::from_str::<Quota>(text.expose_secret()).ok()?.quota_project_id
+    }
 }
 
 /// Gets access tokens and keeps them as long as they are good.
@@ -90,6 +102,8 @@ struct ExternalAccount {
 
 #[derive(Deserialize)]
 struct Source {
+    /// Of AWS, whose own source has a URL, too.
+    environment_id: Option<String>,
     file: Option<PathBuf>,
     url: Option<Address>,
     #[serde(default)]
@@ -205,7 +219,7 @@ impl Tokens {
 
     /// Reads the token of the other cloud or cluster; anew each time, because they rotate.
     async fn subject(&self, source: &Source) -> Result<SecretString, Fault> {
-        let text = match (&source.file, &source.url) {
+        let text = match (&source.file, source.url.as_ref().filter(|_| source.environment_id.is_none())) {
             (Some(file), _) => tokio::fs::read_to_string(file)
                 .await
                 .map_err(|error| Fault::File { path: file.clone(), source: error })?,
