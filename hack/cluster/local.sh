@@ -65,10 +65,14 @@ spawn() {
   [[ -z $node ]] || enter+=(--mount="$MOUNTS/$node")
   say "starting $name"
   mkdir -p "$LOGS" "$PIDS"
-  # Every link of this chain execs, so $! stays the daemon's own number. The
-  # descriptors of our lock must not live on in it.
-  (cd / && exec setsid "${enter[@]}" "$@") >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
-  echo "$! $(start_time $!)" >"$PIDS/$name.pid"
+  # Every link of this chain execs, so the number stays the daemon's own; it is noted before there is a daemon, which
+  # nobody would find again when this run is killed. The descriptors of our lock must not live on in it.
+  (
+    self=$BASHPID # a substitution has a number of its own
+    echo "$self $(start_time "$self")" >"$PIDS/$name.pid"
+    cd / && exec setsid "${enter[@]}" "$@"
+  ) >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
+  until grep -qs "^$! " "$PIDS/$name.pid" || [[ -z $(start_time $!) ]]; do sleep 0.01; done
   disown
 }
 
