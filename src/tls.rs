@@ -46,7 +46,11 @@ pub fn client_config(authorities: &[CertificateDer<'static>], skip_verify: bool)
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match skip_verify {
         true => Arc::new(Anyone { provider: Arc::clone(&provider) }),
-        false => Arc::new(Verifier::new(authorities, &provider)),
+        false => Arc::new(Verifier {
+            webpki: OnceLock::new(),
+            authorities: authorities.to_vec(),
+            signatures: Anyone { provider: Arc::clone(&provider) },
+        }),
     };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -76,18 +80,22 @@ fn system_roots() -> &'static RootCertStore {
 /// authorities: `openssl req -x509` makes such servers, and Go's verifier takes them.
 #[derive(Debug)]
 struct Verifier {
-    webpki: Arc<WebPkiServerVerifier>,
-    pinned: Vec<CertificateDer<'static>>,
+    /// Made for the first server: many a client never meets one, and the system's roots take milliseconds.
+    webpki: OnceLock<Arc<WebPkiServerVerifier>>,
+    authorities: Vec<CertificateDer<'static>>,
+    signatures: Anyone,
 }
 
 impl Verifier {
-    fn new(authorities: &[CertificateDer<'static>], provider: &Arc<CryptoProvider>) -> Self {
-        let mut roots = system_roots().clone();
-        roots.add_parsable_certificates(authorities.iter().cloned());
-        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .build()
-            .expect("the store is not empty and there are no revocation lists");
-        Self { webpki, pinned: authorities.to_vec() }
+    fn webpki(&self) -> &WebPkiServerVerifier {
+        self.webpki.get_or_init(|| {
+            let mut roots = system_roots().clone();
+            roots.add_parsable_certificates(self.authorities.iter().cloned());
+            let provider = Arc::clone(&self.signatures.provider);
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .expect("the store is not empty and there are no revocation lists")
+        })
     }
 }
 
@@ -101,11 +109,11 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let verdict =
-            self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            self.webpki().verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {
             // Both mean that only the chain is wanting: webpki looks at the validity times before.
             Err(Error::InvalidCertificate(ref fault))
-                if is_chain_fault(fault) && self.pinned.iter().any(|pinned| pinned == end_entity) =>
+                if is_chain_fault(fault) && self.authorities.iter().any(|pinned| pinned == end_entity) =>
             {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
@@ -120,7 +128,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, dss)
+        self.signatures.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -129,11 +137,11 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, dss)
+        self.signatures.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        self.signatures.supported_verify_schemes()
     }
 }
 
@@ -146,7 +154,7 @@ pub fn is_chain_fault(fault: &CertificateError) -> bool {
     matches!(fault, CertificateError::UnknownIssuer) || text() == "CaUsedAsEndEntity"
 }
 
-/// Takes any certificate; signatures are checked still, so that the peer at least holds its key.
+/// Takes any certificate; signatures are checked, so that the peer at least holds its key.
 #[derive(Debug)]
 struct Anyone {
     provider: Arc<CryptoProvider>,
