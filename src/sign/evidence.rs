@@ -48,6 +48,21 @@ impl Evidence {
         Self { signature, material, logged: Vec::new(), timestamps: Vec::new() }
     }
 
+    /// Whether verifiers find the same in both: they have what signed a certificate already, and where an entry was
+    /// written proves nothing.
+    pub(super) fn proves_as(&self, other: &Self) -> bool {
+        let material = match (&self.material, &other.material) {
+            (Material::Certificate { leaf: one, .. }, Material::Certificate { leaf: other, .. }) => {
+                one == other
+            }
+            (one, other) => one == other,
+        };
+        material
+            && self.signature == other.signature
+            && self.timestamps == other.timestamps
+            && self.logged.iter().map(LogEntry::inner).eq(other.logged.iter().map(LogEntry::inner))
+    }
+
     /// Returns where logs have it; a trust root knows the addresses of logs.
     pub(super) fn log_places(&self, trust: Option<&TrustRoot>) -> Vec<LogPlace> {
         let known = |id: &[u8]| trust?.log_url(id);

@@ -235,11 +235,13 @@ impl Verifier for IdentityVerifier {
         if without_proof {
             policy = policy.skip_tlog_unsafe();
         }
-        // In our words.
-        self.trust.check_timestamps(evidence)?;
         let shown = shown(content, evidence)?;
         let verified = self.trust.verifier.verify(shown.artifact()?, &shown.bundle, &policy);
-        verified.map(|_| ()).map_err(|error| reason(&error))
+        // It looks at every timestamp, but has fewer words for what is wrong with one.
+        verified.map(|_| ()).map_err(|error| match self.trust.check_timestamps(evidence) {
+            Err(words) => words,
+            Ok(()) => reason(&error),
+        })
     }
 
     fn trust(&self) -> Option<&TrustRoot> {
@@ -462,6 +464,8 @@ mod tests {
         let spoilt = |spoil: fn(&mut bundle::Opened)| {
             let mut opened = keyless();
             spoil(&mut opened);
+            let known = keyless();
+            assert!(opened.statement != known.statement || !opened.evidence.proves_as(&known.evidence));
             refused(&verifier, &opened)
         };
         for spoil in [
@@ -488,6 +492,11 @@ mod tests {
         ] {
             assert!(!spoilt(spoil).is_empty());
         }
+        // A chain is not what verifiers go by: they have it.
+        let mut chained = keyless();
+        let Material::Certificate { chain, .. } = &mut chained.evidence.material else { unreachable!() };
+        chain.push(b"any".to_vec());
+        assert!(chained.evidence.proves_as(&keyless().evidence));
         let strict = IdentityVerifier::new(local(), exact(DEV, ISSUER), Leniency::default());
         assert!(!refused(&strict, &keyless()).is_empty(), "this authority logs no certificates");
         let stranger = IdentityVerifier::new(emulator(), exact(DEV, ISSUER), NO_SCT);
