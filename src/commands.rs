@@ -130,12 +130,14 @@ where
         Ok(runtime) => runtime,
         Err(error) => return failure::no_runtime(&error),
     };
+    let cancel = Cancel::new();
+    let within = runtime.enter();
+    let _signals = match interrupt::watch(&cancel) {
+        Ok(signals) => signals,
+        Err(error) => return failure::no_runtime(&error),
+    };
+    drop(within);
     let code = runtime.block_on(async {
-        let cancel = Cancel::new();
-        let _signals = match interrupt::watch(&cancel) {
-            Ok(signals) => signals,
-            Err(error) => return failure::no_runtime(&error),
-        };
         match verb(cancel).await {
             Ok(()) => 0,
             Err(failure) => failure.within(place).print(&display::palette(env)).await,

@@ -35,9 +35,12 @@ for tree in $(awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/mounts)
   if [[ -d $tree/$CGROUP ]]; then find "$tree/$CGROUP" -depth -type d -exec rmdir {} \; 2>/dev/null || true; fi
 done
 rm -rf "$STATE" "$TARGET"
-if [[ -z $(ls "$CACHE/clusters") ]]; then
+last_one() {
+  rm -f "$MACHINE/clusters/$ID"
+  if [[ -n $(ls "$MACHINE/clusters") ]]; then return; fi
   emulation_down
-  if [[ -e $CACHE/clusters/.netns && -z $(ls /run/netns) ]]; then umount /run/netns; fi
-  rm -f "$CACHE/clusters/.netns"
-fi
+  if [[ -e $MACHINE/netns && -z $(ls /run/netns) ]]; then umount /run/netns || say "/run/netns stays mounted"; fi
+  rm -f "$MACHINE/netns"
+}
+machine last_one
 say "down"

@@ -11,36 +11,31 @@ EMULATED=(aarch64)
 declare -A ELF_MAGIC=([aarch64]='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00')
 ELF_MASK='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
 
-emulation_ready() {
-  local arch
-  for arch in "${EMULATED[@]}"; do
-    # Whoever registered it, with whichever QEMU.
-    grep -qs '^flags:.*F' "$BINFMT/qemu-$arch" && grep -qs '^enabled' "$BINFMT/qemu-$arch" || return 1
-  done
-}
+# registered NAME: it opens its interpreter at once.
+registered() { grep -qs '^flags:.*F' "$BINFMT/$1" && grep -qs '^enabled' "$BINFMT/$1"; }
 
 emulation_up() {
   local arch
-  emulation_ready && return
-  need_packages /usr/bin/qemu-aarch64-static=qemu-user-static
-  if [[ ! -e $BINFMT/register ]]; then
-    mount -t binfmt_misc binfmt_misc "$BINFMT" || die "the kernel has no binfmt_misc: no QEMU for other architectures"
-    touch "$CACHE/clusters/.binfmt"
-  fi
+  touch "$MACHINE/clusters/$ID"
   for arch in "${EMULATED[@]}"; do
-    touch "$CACHE/clusters/.$arch"
-    [[ ! -e $BINFMT/qemu-$arch ]] || echo -1 >"$BINFMT/qemu-$arch"
-    printf '%s' ":qemu-$arch:M::${ELF_MAGIC[$arch]}:$ELF_MASK:/usr/bin/qemu-$arch-static:CF" >"$BINFMT/register"
+    # Whoever registered it, with whichever QEMU.
+    if registered "qemu-$arch" || registered "kubectl-build-$arch"; then continue; fi
+    need_packages "/usr/bin/qemu-$arch-static=qemu-user-static"
+    if [[ ! -e $BINFMT/register ]]; then
+      mount -t binfmt_misc binfmt_misc "$BINFMT" || die "the kernel has no binfmt_misc: no QEMU for other architectures"
+      touch "$MACHINE/binfmt"
+    fi
+    # Somebody's own, which a container could not use, stays: the latest comes first.
+    printf '%s' ":kubectl-build-$arch:M::${ELF_MAGIC[$arch]}:$ELF_MASK:/usr/bin/qemu-$arch-static:CF" >"$BINFMT/register"
+    registered "kubectl-build-$arch" || die "QEMU could not be registered with binfmt_misc"
   done
-  emulation_ready || die "QEMU could not be registered with binfmt_misc"
 }
 
 emulation_down() {
   local arch
   for arch in "${EMULATED[@]}"; do
-    if [[ -e $CACHE/clusters/.$arch && -e $BINFMT/qemu-$arch ]]; then echo -1 >"$BINFMT/qemu-$arch"; fi
-    rm -f "$CACHE/clusters/.$arch"
+    if [[ -e $BINFMT/kubectl-build-$arch ]]; then echo -1 >"$BINFMT/kubectl-build-$arch"; fi
   done
-  if [[ -e $CACHE/clusters/.binfmt ]]; then umount "$BINFMT"; fi
-  rm -f "$CACHE/clusters/.binfmt"
+  if [[ -e $MACHINE/binfmt ]]; then umount "$BINFMT" || say "$BINFMT stays mounted"; fi
+  rm -f "$MACHINE/binfmt"
 }

@@ -7,6 +7,7 @@ ID=$(printf %s "$REPO" | sha256sum | cut -c1-8)
 NETNS=kubectl-build-$ID
 NETNS_FILE=/run/netns/$NETNS
 CGROUP=kubectl-build-$ID
+MACHINE=/run/kubectl-build # what the clusters of this machine share, and which there are
 STATE=$CACHE/clusters/$ID # outside the checkout: `down` works when target/ is gone
 LOGS=$STATE/logs
 PIDS=$STATE/pids
@@ -40,6 +41,15 @@ alive() {
   local pid started
   [[ -r $PIDS/$1.pid ]] && read -r pid started <"$PIDS/$1.pid" || return 1
   [[ -n $started && $(start_time "$pid") == "$started" ]]
+}
+
+# machine COMMAND...: while no other cluster's run changes what all of them share.
+machine() {
+  mkdir -p "$MACHINE/clusters"
+  (
+    flock -w 300 8 || die "another run still holds $MACHINE/lock"
+    "$@"
+  ) 8>"$MACHINE/lock"
 }
 
 # start_time PID: in clock ticks since boot; empty when gone or a zombie.

@@ -1,12 +1,16 @@
 # The network namespace with the pod bridge. Sourced by up.sh.
 # shellcheck shell=bash
 
+network_namespace() {
+  touch "$MACHINE/clusters/$ID"
+  if [[ -e $NETNS_FILE ]]; then return; fi
+  say "making network namespace $NETNS"
+  mountpoint -q /run/netns || touch "$MACHINE/netns" # `ip` makes a mount of it, once
+  ip netns add "$NETNS"
+}
+
 network_up() {
-  if [[ ! -e $NETNS_FILE ]]; then
-    say "making network namespace $NETNS"
-    mountpoint -q /run/netns || touch "$CACHE/clusters/.netns" # `ip` makes a mount of it, once
-    ip netns add "$NETNS"
-  fi
+  machine network_namespace
   in_netns bash -euo pipefail -s "$BRIDGE" "$SERVICE_CIDR" "$MAIN_IP" "${NODE_IP[@]}" <<'INSIDE'
 bridge=$1 services=$2
 shift 2

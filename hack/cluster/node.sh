@@ -90,7 +90,7 @@ imageGCHighThresholdPercent: 100
 # Tests delete pods and wait for them.
 syncFrequency: 10s
 nodeStatusUpdateFrequency: 5s
-# Or that a node without its kubelet counts as lost, after 20 s (control.sh).
+# Or that a node without its kubelet counts as lost, after 30 s (control.sh).
 nodeLeaseDurationSeconds: 16
 YAML
 }

@@ -23,7 +23,7 @@ DAEMONS=(etcd apiserver controller-manager scheduler kube-proxy coredns registry
 for node in "${NODES[@]}"; do DAEMONS+=("containerd-$node" "kubelet-$node"); done
 
 # wake: continues what a test has stopped. Stopped daemons pass for running ones,
-# and a node whose kubelet is stopped still counts as Ready for 20 s.
+# and a node whose kubelet is stopped still counts as Ready for 30 s.
 wake() {
   # shellcheck disable=SC2046
   kill -CONT $(members) 2>/dev/null || true
@@ -107,14 +107,14 @@ up() {
       "$HERE/down.sh" --locked
       lock 600
     elif healthy; then
-      emulation_up
+      machine emulation_up
       write_env
       say "up already: source $TARGET/env"
       return
     fi
   fi
   SECONDS=0
-  emulation_up
+  machine emulation_up
   images_build
   start
   write_env

@@ -60,6 +60,25 @@ fn while_create_waits_for_its_builder() {
     running.ends(asked, STOPPED).fails(143, &["interrupted"]);
 }
 
+/// Who reads hears nothing of the first; the second ends it.
+#[test]
+#[ignore = "needs the rig"]
+fn while_a_file_says_nothing() {
+    let tool = Tool::new(&Rig::load(), "default");
+    let pipe = tool.home().join("key.pem");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let pipe = pipe.to_str().expect("UTF-8");
+        let running = Running::start(tool.command("kubectl-buildkit", &["key", "import", pipe]));
+        std::thread::sleep(Duration::from_secs(1));
+        running.signal(signal);
+        std::thread::sleep(Duration::from_millis(300));
+        let asked = running.signal(signal);
+        running.ends(asked, Duration::from_secs(3)).fails(code, &[]);
+    }
+}
+
 /// Each verb, and each of a build's first steps.
 #[test]
 #[ignore = "needs the rig"]

@@ -47,7 +47,7 @@ impl Signing {
         let services = async {
             let Some(http) = &http else { return Ok((Services::default(), wish, None)) };
             let told = plan.public_log().is_some();
-            // Who was asked about keys was not asked about a builder's, which nobody knew then.
+            // Who agreed to a key of his own has been told what a log shows of keys; of a builder's he hears below.
             let keyed = (plan.keyed || vouched) && !(told && plan.keyed);
             let agreed = |plan: &ServicePlan| match plan.public_log().filter(|_| keyed && !plan.agreed) {
                 Some(log) => Err(PreflightError::Unagreed(log.to_string())),
@@ -60,7 +60,7 @@ impl Signing {
             agreed(&plan)?;
             if let Some(log) = plan.public_log() {
                 let shows = [
-                    keyed.then_some(sign::PUBLISHED_BY_KEY),
+                    (keyed || vouched).then_some(sign::PUBLISHED_BY_KEY),
                     identity.as_ref().filter(|_| !told).map(|_| sign::PUBLISHED_BY_IDENTITY),
                 ];
                 for shows in shows.into_iter().flatten() {

@@ -40,7 +40,7 @@ pub(super) fn signing(
     events: &Events,
 ) -> Result<Signing, Failure> {
     let KeylessSettings { identity, services, http, notes, .. } = settings;
-    // Reading the system's authorities takes its time, so it is done where somebody is to be asked.
+    // Only where somebody is to be asked.
     let talks = identity.is_some() || services.log_mode != LogMode::Off || !services.clocks.is_empty();
     let http = talks.then(|| Http::new(&http).map_err(Failure::services)).transpose()?;
     for note in notes {

@@ -4,6 +4,7 @@ use crate::task::{self, Cancel, Cause, Task};
 use crate::ui;
 use std::io;
 use std::time::Duration;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of an interrupted run.
@@ -23,14 +24,18 @@ pub(super) fn exit_code(cause: Cause) -> u8 {
 }
 
 /// Turns Ctrl-C, SIGTERM and SIGHUP into the cancellation of `cancel`. A second signal, or an end that takes too
-/// long, ends the process with the terminal restored.
+/// long, ends the process with the terminal restored. It watches from a thread of its own, since the verb's may be held
+/// up by a file or pipe that says nothing. Call it within a runtime, but not from a task.
 ///
 /// # Errors
 /// The system refuses the handlers.
 pub(super) fn watch(cancel: &Cancel) -> io::Result<Task<()>> {
+    let own = Builder::new_current_thread().enable_all().build()?;
+    let within = own.enter();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    drop(within);
     let cancel = cancel.clone();
     let mut next = async move || {
         tokio::select! {
@@ -39,7 +44,7 @@ pub(super) fn watch(cancel: &Cancel) -> io::Result<Task<()>> {
             _ = hangup.recv() => Cause::Terminate,
         }
     };
-    Ok(task::spawn("signals", async move {
+    let watching = async move {
         let first = next().await;
         cancel.cancel(first);
         let last = tokio::select! {
@@ -47,7 +52,8 @@ pub(super) fn watch(cancel: &Cancel) -> io::Result<Task<()>> {
             () = tokio::time::sleep(PATIENCE) => first,
         };
         leave(exit_code(last));
-    }))
+    };
+    Ok(task::spawn_blocking(move || own.block_on(watching)))
 }
 
 /// Ends the process now: whatever runs is not waited for.

@@ -1,7 +1,7 @@
 //! Those who vouch that a signature was there at a time: transparency logs and timestamp authorities.
 //!
-//! What they answer is checked here only for being about our signature; whether they are who they claim to be is
-//! for the check after writing, which has the trust root.
+//! Where there is a trust root, what they answer is verified before anything is written; what is read back then needs
+//! only to be the same.
 
 mod rekor;
 mod tsa;
@@ -360,5 +360,53 @@ impl Signer for Witnessed {
         }
         let evidence = self.inner.sign(content).await?;
         self.witnesses.attest(content, key, verifier, evidence, Attempt::Last).await.map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::bundle;
+    use crate::sign::evidence::Material;
+    use crate::sign::http::HttpOptions;
+
+    struct Anyone;
+
+    impl Verifier for Anyone {
+        fn verify(&self, _content: Content<'_>, _evidence: &Evidence) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    /// What is read back is taken for what was verified only if it is that, all of it.
+    #[tokio::test]
+    async fn what_differs_from_what_was_verified_is_verified_again() {
+        let opened = bundle::open(include_bytes!(
+            "../../integration/fixtures/signing/bundle-keyless-rekorv2-tsa.json"
+        ));
+        let bundle::Opened { statement, evidence, .. } = opened.unwrap();
+        let http = Http::new(&HttpOptions::default()).unwrap();
+        let witnesses = Witnesses::new(http, &Services::default(), Events::off());
+        let content = Content::Statement(&statement);
+        assert!(!witnesses.proved(content, &evidence));
+        let key =
+            PublicKey::from_pem(include_bytes!("../../integration/fixtures/signing/cosign.pub")).unwrap();
+        witnesses.attest(content, &key, &Anyone, evidence.clone(), Attempt::Last).await.unwrap();
+        assert!(witnesses.proved(content, &evidence));
+
+        assert!(!witnesses.proved(Content::Payload(&statement), &evidence));
+        assert!(!witnesses.proved(Content::Statement(b"{}"), &evidence));
+        for change in [
+            (|it| it.signature[9] ^= 1) as fn(&mut Evidence),
+            |it| it.logged.clear(),
+            |it| it.timestamps.clear(),
+            |it| it.timestamps[0][200] ^= 1,
+            |it| it.timestamps.push(Vec::new()),
+            |it| it.material = Material::PublicKey { hint: String::new() },
+        ] {
+            let mut changed = evidence.clone();
+            change(&mut changed);
+            assert!(!witnesses.proved(content, &changed));
+        }
     }
 }

@@ -417,13 +417,13 @@ impl Backend for Vault {
     fn hint(&self, fault: &Fault) -> Option<String> {
         let Fault::Http(HttpError::Refused { place, status, .. }) = fault else { return None };
         let hint = match *status {
-            _ if place.service == MANAGED => {
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND if place.service == MANAGED => {
                 "give this machine or app an identity, or name one that it has with AZURE_CLIENT_ID"
             }
             StatusCode::FORBIDDEN => {
                 "the caller needs the key permissions `get` and `sign` (with RBAC: the role `Key Vault Crypto User`)"
             }
-            StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST => {
+            StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST if place.service == LOGIN => {
                 "check AZURE_TENANT_ID, AZURE_CLIENT_ID and the secret or token file"
             }
             StatusCode::NOT_FOUND => "check the vault's host, the key's name and its version",

@@ -352,10 +352,16 @@ impl Backend for Kms {
     fn hint(&self, fault: &Fault) -> Option<String> {
         const LOG_IN: &str =
             "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS";
-        let Fault::Http(HttpError::Refused { place, status, .. }) = fault else { return None };
+        let Fault::Http(HttpError::Refused { place, status, said }) = fault else { return None };
+        let is_kms = place.service == SERVICE;
+        let of_quota = ["serviceusage", "has not been used in project", "USER_PROJECT_DENIED"];
         let hint = match *status {
-            StatusCode::BAD_REQUEST if place.service == token::SERVICE => LOG_IN,
-            StatusCode::FORBIDDEN if place.service == token::SERVICE => {
+            StatusCode::BAD_REQUEST if !is_kms => LOG_IN,
+            StatusCode::FORBIDDEN if of_quota.iter().any(|word| said.contains(word)) => {
+                "the project that calls count against (GOOGLE_CLOUD_QUOTA_PROJECT, or the login's) must have Cloud KMS \
+                 enabled, and the caller roles/serviceusage.serviceUsageConsumer there"
+            }
+            StatusCode::FORBIDDEN if !is_kms => {
                 "the caller needs iam.serviceAccounts.getAccessToken on the service account: the role \
                  roles/iam.serviceAccountTokenCreator"
             }
@@ -364,7 +370,7 @@ impl Backend for Kms {
                  reference, .list: the roles roles/cloudkms.signerVerifier and roles/cloudkms.viewer"
             }
             StatusCode::UNAUTHORIZED => LOG_IN,
-            StatusCode::NOT_FOUND => "check project, location, key ring, key and version",
+            StatusCode::NOT_FOUND if is_kms => "check project, location, key ring, key and version",
             _ => return None,
         };
         Some(hint.to_owned())

@@ -22,7 +22,7 @@ pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";
 /// Impersonation and other clouds' identities are granted by the wider scope only.
 pub(in crate::sign) const PLATFORM_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
-pub(super) const SERVICE: &str = "Google's token service";
+const SERVICE: &str = "Google's token service";
 const METADATA: Duration = Duration::from_secs(3);
 const MARGIN: Duration = Duration::from_secs(60);
 
