@@ -113,7 +113,7 @@ registries_up() {
 
 # QEMU for arm64, in the machine's kernel: nodes are containers of it.
 emulation_up() {
-  if grep -qs '^enabled' /proc/sys/fs/binfmt_misc/qemu-aarch64 || [[ -e $STATE/emulation ]]; then return; fi
+  if grep -qs '^enabled' /proc/sys/fs/binfmt_misc/*aarch64 || [[ -e $STATE/emulation ]]; then return; fi
   say "registering QEMU for arm64"
   docker run --privileged --rm "$BINFMT_IMAGE" --install arm64 >>"$LOGS/images.log" 2>&1 ||
     die "QEMU could not be registered (log: $LOGS/images.log)"

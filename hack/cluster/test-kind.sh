@@ -36,7 +36,7 @@ SH
 stand_in "$work/bin/docker" <<'SH'
 case "$1" in
   ps) grep -x "$(sed 's/.*name=^\(.*\)\$.*/\1/' <<<"$*")" "$FAKE/containers" 2>/dev/null ;;
-  run) while [[ $1 != --name ]]; do shift; done; echo "$2" >>"$FAKE/containers" ;;
+  run) while [[ $# != 0 && $1 != --name ]]; do shift; done; [[ $# == 0 ]] || echo "$2" >>"$FAKE/containers" ;;
   inspect) case "${*: -1}" in *-plain) echo 172.18.0.4 ;; *-tls) echo 172.18.0.5 ;; *) echo 172.18.0.6 ;; esac ;;
   image) exit 1 ;;
   network) printf 'fc00:f853:ccd:e793::1\n172.18.0.1\n\n' ;;
