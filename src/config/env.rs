@@ -208,6 +208,8 @@ pub mod names {
     pub const AZURE_CLIENT_SECRET: &str = "AZURE_CLIENT_SECRET";
     /// Azure: token of a workload identity.
     pub const AZURE_FEDERATED_TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+    /// Azure: certificate of an application, which is refused.
+    pub const AZURE_CLIENT_CERTIFICATE_PATH: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
     /// Azure: where applications log in.
     pub const AZURE_AUTHORITY_HOST: &str = "AZURE_AUTHORITY_HOST";
     /// Azure: which cloud.

@@ -216,6 +216,12 @@ impl Reader<'_> {
                 token_file: self.directory.join(file),
                 application: application()?,
             },
+            (None, None) if get(names::AZURE_CLIENT_CERTIFICATE_PATH).is_some() => {
+                return Err(self.refuse(
+                    "AZURE_CLIENT_CERTIFICATE_PATH is not supported: set AZURE_CLIENT_SECRET or AZURE_FEDERATED_TOKEN_FILE"
+                        .to_owned(),
+                ));
+            }
             (None, None) => {
                 let app = match get(names::IDENTITY_ENDPOINT).zip(get(names::IDENTITY_HEADER)) {
                     Some((url, header)) => Some((self.url(names::IDENTITY_ENDPOINT, &url)?, header.into())),
@@ -389,6 +395,9 @@ mod tests {
         let env = Fixed::new([("AZURE_CLIENT_SECRET", "SECRET")]);
         let error = said("azurekms://v.vault.azure.net/k", &env);
         assert!(error.contains("AZURE_TENANT_ID") && !error.contains("SECRET"), "{error}");
+        // Else the machine's own identity would sign, which nobody asked for.
+        let env = Fixed::new([("AZURE_CLIENT_CERTIFICATE_PATH", "app.pem")]);
+        assert!(said("azurekms://v.vault.azure.net/k", &env).contains("is not supported: set AZURE_CLIENT"));
     }
 
     #[test]
