@@ -63,10 +63,11 @@ pub fn client_config(authorities: &[CertificateDer<'static>], skip_verify: bool)
 }
 
 /// The system's roots, read once per process; Mozilla's where the system has none (containers from scratch).
-fn system_roots() -> &'static RootCertStore {
+pub fn system_roots() -> &'static RootCertStore {
     static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
     ROOTS.get_or_init(|| {
         let mut roots = RootCertStore::empty();
+        // Some systems carry a certificate or two that no one can read; the rest still serves.
         let (added, _unusable) =
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if added == 0 {

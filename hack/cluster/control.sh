@@ -21,7 +21,8 @@ control_start() {
     --service-account-issuer "$APISERVER" --service-account-jwks-uri "$APISERVER/openid/v1/jwks"
   spawn controller-manager -- "$PEERS/kube-controller-manager" --kubeconfig "$STATE/controller-manager.kubeconfig" \
     --leader-elect=false --use-service-account-credentials --bind-address 127.0.0.1 \
-    --node-monitor-grace-period 30s --root-ca-file "$PKI/ca.crt" --service-account-private-key-file "$PKI/service-accounts.key" \
+    --node-monitor-grace-period 30s \
+    --root-ca-file "$PKI/ca.crt" --service-account-private-key-file "$PKI/service-accounts.key" \
     --cluster-signing-cert-file "$PKI/ca.crt" --cluster-signing-key-file "$PKI/ca.key"
   spawn scheduler -- "$PEERS/kube-scheduler" --kubeconfig "$STATE/scheduler.kubeconfig" \
     --leader-elect=false --bind-address 127.0.0.1

@@ -2,7 +2,6 @@
 # shellcheck shell=bash
 
 network_namespace() {
-  touch "$MACHINE/clusters/$ID"
   if [[ -e $NETNS_FILE ]]; then return; fi
   say "making network namespace $NETNS"
   mountpoint -q /run/netns || touch "$MACHINE/netns" # `ip` makes a mount of it, once

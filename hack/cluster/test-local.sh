@@ -31,6 +31,7 @@ all_alive() {
   for file in "$PIDS"/*.pid; do alive "$(basename "$file" .pid)" || return 1; done
 }
 state_of() { sed 's/.*) //' "/proc/$1/stat" | cut -c1; }
+
 SECONDS=0
 "$HERE/test-down.sh" before "$work/before"
 # A run that is killed when half of the daemons have started.

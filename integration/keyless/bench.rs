@@ -104,6 +104,19 @@ impl Bench {
         self.tool.file("trusted-root.json", root);
     }
 
+    /// Returns the flags by which a verifier asks for an identity, ours and cosign's alike.
+    pub fn asked<'a>(&'a self, name: &'a str, issuer: &'a str) -> [&'a str; 7] {
+        [
+            "--certificate-identity",
+            name,
+            "--certificate-oidc-issuer",
+            issuer,
+            "--trusted-root",
+            self.services.get("TRUSTED_ROOT"),
+            "--insecure-ignore-sct",
+        ]
+    }
+
     /// Runs cosign's verification and returns what came of it.
     pub fn cosign(&self, peer: &str, arguments: &[&str], image: &str) -> Ran {
         let mut command = self.rig.command(self.rig.peer(peer));

@@ -40,28 +40,13 @@ fn a_token_from_a_file_signs_and_cosign_verifies() {
         bench.verifies(&ran, "cosign 3");
         bench.verifies(&ran, "cosign 2");
         let issuer = claims(&token)["iss"].as_str().expect("an issuer").to_owned();
-        let root = bench.services.get("TRUSTED_ROOT");
         let name = subject("default", "default");
-        let flags = |name: &str, issuer: &str| {
-            [
-                "--certificate-identity",
-                name,
-                "--certificate-oidc-issuer",
-                issuer,
-                "--trusted-root",
-                root,
-                "--insecure-ignore-sct",
-                "--allow-http-registry",
-            ]
-            .map(str::to_owned)
-        };
         for (name, issuer, accepted) in [
             (name.as_str(), issuer.as_str(), true),
             ("https://kubernetes.io/namespaces/default/serviceaccounts/other", &issuer, false),
             (&name, "https://other.example", false),
         ] {
-            let flags = flags(name, issuer);
-            let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+            let flags = [&bench.asked(name, issuer)[..], &["--allow-http-registry"]].concat();
             assert_eq!(bench.cosign("cosign", &flags, &tag).code == 0, accepted, "{name} {issuer}");
         }
     }
@@ -175,18 +160,12 @@ fn a_builders_own_key_signs_beside_an_identity() {
 
     let root = bench.services.get("TRUSTED_ROOT");
     let name = subject(space.name(), "default");
-    let by_key = ["--key", &reference, "--insecure-ignore-tlog=false"];
-    let by_identity = [
-        "--certificate-identity",
-        &name,
-        "--certificate-oidc-issuer",
-        bench.services.get("OIDC_ISSUER"),
-        "--insecure-ignore-sct",
-    ];
+    let by_key = ["--key", &reference, "--insecure-ignore-tlog=false", "--trusted-root", root];
+    let by_identity = bench.asked(&name, bench.services.get("OIDC_ISSUER"));
     let verify = |by: &[&str], builder: &str| {
         let annotation = format!("builder={builder}");
         let asked = if builder.is_empty() { vec![] } else { vec!["-a", annotation.as_str()] };
-        let arguments = ["verify", "--registry-http", host, "--trusted-root", root];
+        let arguments = ["verify", "--registry-http", host];
         bench.tool.buildkit(&[&arguments[..], by, &asked, &[tag.as_str()]].concat())
     };
     verify(&by_key, "vouching").ok();
@@ -315,17 +294,8 @@ fn a_pod_signs_with_its_projected_token() {
     );
     for account in ["ci", "default"] {
         let name = subject(space.name(), account);
-        let flags = [
-            "--certificate-identity",
-            &name,
-            "--certificate-oidc-issuer",
-            bench.services.get("OIDC_ISSUER"),
-            "--trusted-root",
-            bench.services.get("TRUSTED_ROOT"),
-            "--insecure-ignore-sct",
-            "--allow-http-registry",
-        ];
-        let verified = bench.cosign("cosign", &flags, &tag);
+        let asked = bench.asked(&name, bench.services.get("OIDC_ISSUER"));
+        let verified = bench.cosign("cosign", &[&asked[..], &["--allow-http-registry"]].concat(), &tag);
         assert_eq!(verified.code, 0, "{account}: {}", verified.stderr);
     }
 }

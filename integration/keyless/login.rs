@@ -65,19 +65,9 @@ impl Desk {
     /// Asserts that real cosign accepts this person's signature.
     #[track_caller]
     fn verifies(&self, name: &str) {
-        let root = self.bench.services.get("TRUSTED_ROOT");
-        let issuer = self.bench.services.get("LOGIN_ISSUER");
         let identity = format!("{name}@example.com");
-        let arguments = [
-            "--certificate-identity",
-            &identity,
-            "--certificate-oidc-issuer",
-            issuer,
-            "--trusted-root",
-            root,
-            "--insecure-ignore-sct",
-            "--allow-http-registry",
-        ];
+        let asked = self.bench.asked(&identity, self.bench.services.get("LOGIN_ISSUER"));
+        let arguments = [&asked[..], &["--allow-http-registry"]].concat();
         let ran = self.bench.cosign("cosign", &arguments, &self.image.reference);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
     }

@@ -211,17 +211,10 @@ impl Tls {
     }
 
     fn roots(&self) -> Result<RootCertStore, String> {
+        let Some(pem) = &self.ca else { return Ok(crate::tls::system_roots().clone()) };
         let mut roots = RootCertStore::empty();
-        if let Some(pem) = &self.ca {
-            for certificate in certificates(pem)? {
-                roots.add(certificate).map_err(|error| error.to_string())?;
-            }
-            return Ok(roots);
-        }
-        // Some systems carry a certificate or two that no one can read; the rest still serves.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        for certificate in certificates(pem)? {
+            roots.add(certificate).map_err(|error| error.to_string())?;
         }
         Ok(roots)
     }

@@ -326,8 +326,8 @@ impl Vault {
         }
         let Granted { access_token, expires_in, expires_on } = self.log_in().await?;
         let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
-        let until = expires_on.map(|seconds| seconds.number().saturating_sub(now));
-        let lasts = expires_in.map(|seconds| seconds.number()).or(until).unwrap_or_default();
+        let left = expires_on.map(|seconds| seconds.number().saturating_sub(now));
+        let lasts = expires_in.map(|seconds| seconds.number()).or(left).unwrap_or_default();
         let until = Instant::now() + Duration::from_secs(lasts).saturating_sub(MARGIN);
         *kept = Some((access_token.clone(), until));
         Ok(access_token)
